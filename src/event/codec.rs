@@ -1,0 +1,97 @@
+//! An event as the journal stores it: the table of its fields, then its bytes.
+//!
+//! ```text
+//! u8   version (1)
+//! u8   number of fields, n        fields above what this version knows are skipped
+//! u16  0
+//! u32  length of `extra`
+//! n ×  u32 start | u32 length     start's highest bit: in `extra`, not in the event's bytes
+//!      extra                      texts whose JSON escapes were undone
+//!      raw                        the event's own bytes, up to the record's end
+//! ```
+//! All numbers are little-endian.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::{Event, FIELDS, Span};
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 8;
+const IN_EXTRA: u32 = 1 << 31;
+
+/// A stored event that cannot be read: written by a later version, or damaged in a way that the
+/// record's checksum did not tell.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CodecError {
+    Version(u8),
+    Malformed,
+}
+
+impl std::fmt::Display for CodecError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Version(version) => write!(f, "event format {version} is newer than this relay"),
+            Self::Malformed => f.write_str("malformed event record"),
+        }
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+impl Event {
+    /// How many bytes [`Event::encode`] writes.
+    pub fn encoded_len(&self) -> usize {
+        HEAD_BYTES + FIELDS * 8 + self.extra.len() + self.raw.len()
+    }
+
+    /// Appends the stored form to `out`.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        out.put_u8(VERSION);
+        out.put_u8(FIELDS as u8);
+        out.put_u16_le(0);
+        out.put_u32_le(self.extra.len() as u32);
+        for span in &self.fields {
+            out.put_u32_le(span.start | if span.in_extra { IN_EXTRA } else { 0 });
+            out.put_u32_le(span.len);
+        }
+        out.put_slice(&self.extra);
+        out.put_slice(&self.raw);
+    }
+
+    /// Reads the stored form back; the event shares `stored`'s memory.
+    ///
+    /// # Errors
+    /// [`CodecError`] when the form is not this version's, or a span points outside the bytes or
+    /// into the middle of a character.
+    pub fn decode(mut stored: Bytes) -> Result<Self, CodecError> {
+        if stored.len() < HEAD_BYTES {
+            return Err(CodecError::Malformed);
+        }
+        let version = stored.get_u8();
+        if version != VERSION {
+            return Err(CodecError::Version(version));
+        }
+        let count = stored.get_u8() as usize;
+        stored.advance(2);
+        let extra_len = stored.get_u32_le() as usize;
+        if stored.len() < count * 8 || stored.len() - count * 8 < extra_len {
+            return Err(CodecError::Malformed);
+        }
+        let mut fields = [Span::default(); FIELDS];
+        for index in 0..count {
+            let (start, len) = (stored.get_u32_le(), stored.get_u32_le());
+            if let Some(span) = fields.get_mut(index) {
+                *span = Span { start: start & !IN_EXTRA, len, in_extra: start & IN_EXTRA != 0 };
+            }
+        }
+        let extra = stored.split_to(extra_len);
+        let event = Self { raw: stored, extra, fields };
+        for span in &event.fields {
+            let source = if span.in_extra { &event.extra } else { &event.raw };
+            let (start, len) = (span.start as usize, span.len as usize);
+            let text = source.get(start..start + len).ok_or(CodecError::Malformed)?;
+            std::str::from_utf8(text).map_err(|_| CodecError::Malformed)?;
+        }
+        Ok(event)
+    }
+}

@@ -1,0 +1,275 @@
+//! From a request's body to events. Lenient where a registry may differ, strict where bytes count.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Event, FIELDS, Field, Span};
+
+/// Bodies above this are not indexed: spans are 31-bit. Far over any `body_max` that makes sense.
+const EVENT_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Why a body could not be read as an envelope. The body then goes to the quarantine, whole.
+#[derive(Debug, PartialEq, Eq)]
+pub enum EnvelopeError {
+    /// No JSON, or not UTF-8; says where.
+    Json(String),
+    /// JSON, but neither an envelope (`{"events": [...]}`) nor a single event (with an `action`).
+    NotAnEnvelope,
+    /// An entry of `events` that is not an object; says which, counted from 0.
+    NotAnEvent(usize),
+    /// An event too large to index.
+    TooLarge,
+}
+
+impl fmt::Display for EnvelopeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(what) => write!(f, "not JSON: {what}"),
+            Self::NotAnEnvelope => f.write_str(
+                "neither an envelope ({\"events\": [...]}) nor an event (an object with \"action\")",
+            ),
+            Self::NotAnEvent(index) => write!(f, "events[{index}] is not an object"),
+            Self::TooLarge => write!(f, "an event is larger than {EVENT_BYTES_MAX} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for EnvelopeError {}
+
+/// What a registry posts: one or many events.
+#[derive(Debug)]
+pub struct Envelope {
+    pub events: Vec<Event>,
+}
+
+/// The outermost object, unread but for what tells an envelope from a single event.
+#[derive(serde::Deserialize)]
+struct Outer<'a> {
+    #[serde(borrow, default)]
+    events: Option<Vec<&'a RawValue>>,
+    #[serde(default)]
+    action: Option<IgnoredAny>,
+}
+
+impl Envelope {
+    /// Reads a body, whatever its `Content-Type` said.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`] when any part cannot be read: an envelope is taken whole or not at all.
+    pub fn parse(body: &Bytes) -> Result<Self, EnvelopeError> {
+        let text = std::str::from_utf8(body).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        let outer: Outer<'_> = match serde_json::from_str(text) {
+            Ok(outer) => outer,
+            Err(error) if error.is_data() => return Err(EnvelopeError::NotAnEnvelope),
+            Err(error) => return Err(EnvelopeError::Json(error.to_string())),
+        };
+        let Some(raws) = outer.events else {
+            if outer.action.is_none() {
+                return Err(EnvelopeError::NotAnEnvelope);
+            }
+            let event = body.slice_ref(text.trim_ascii().as_bytes());
+            return Ok(Self { events: vec![Event::parse(event)?] });
+        };
+        let mut events = Vec::with_capacity(raws.len());
+        for (index, raw) in raws.iter().enumerate() {
+            let raw = raw.get().as_bytes();
+            if raw.first() != Some(&b'{') {
+                return Err(EnvelopeError::NotAnEvent(index));
+            }
+            events.push(Event::parse(body.slice_ref(raw))?);
+        }
+        Ok(Self { events })
+    }
+}
+
+impl Event {
+    /// Indexes one event's JSON object. Fields of an unexpected type count as absent; the bytes
+    /// are kept as they are.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Json`] when the bytes are not one JSON object in UTF-8.
+    pub fn parse(raw: Bytes) -> Result<Self, EnvelopeError> {
+        if raw.len() > EVENT_BYTES_MAX {
+            return Err(EnvelopeError::TooLarge);
+        }
+        let text = std::str::from_utf8(&raw).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        let mut found: [Cow<'_, str>; FIELDS] = Default::default();
+        let mut json = serde_json::Deserializer::from_str(text);
+        let read = Object { level: Level::Event, found: &mut found }.deserialize(&mut json);
+        read.and_then(|()| json.end()).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+
+        let mut extra = Vec::new();
+        let fields = found.map(|text| match text {
+            Cow::Borrowed("") => Span::default(),
+            Cow::Borrowed(text) => Span {
+                start: (text.as_ptr() as usize - raw.as_ptr() as usize) as u32,
+                len: text.len() as u32,
+                in_extra: false,
+            },
+            Cow::Owned(text) => {
+                let start = extra.len() as u32;
+                extra.extend_from_slice(text.as_bytes());
+                Span { start, len: text.len() as u32, in_extra: true }
+            }
+        });
+        Ok(Self { raw, extra: extra.into(), fields })
+    }
+}
+
+/// Which object of an event is being read.
+#[derive(Clone, Copy)]
+enum Level {
+    Event,
+    Target,
+    Request,
+    Actor,
+    Source,
+}
+
+/// What to do with the value of a key.
+enum Slot {
+    Text(Field),
+    Inner(Level),
+    Skip,
+}
+
+impl Level {
+    /// The shape of distribution's `notifications/event.go`.
+    fn slot(self, key: &str) -> Slot {
+        match (self, key) {
+            (Level::Event, "id") => Slot::Text(Field::Id),
+            (Level::Event, "timestamp") => Slot::Text(Field::Timestamp),
+            (Level::Event, "action") => Slot::Text(Field::Action),
+            (Level::Event, "target") => Slot::Inner(Level::Target),
+            (Level::Event, "request") => Slot::Inner(Level::Request),
+            (Level::Event, "actor") => Slot::Inner(Level::Actor),
+            (Level::Event, "source") => Slot::Inner(Level::Source),
+            (Level::Target, "mediaType") => Slot::Text(Field::MediaType),
+            (Level::Target, "digest") => Slot::Text(Field::Digest),
+            (Level::Target, "repository") => Slot::Text(Field::Repository),
+            (Level::Target, "fromRepository") => Slot::Text(Field::FromRepository),
+            (Level::Target, "tag") => Slot::Text(Field::Tag),
+            (Level::Target, "url") => Slot::Text(Field::Url),
+            (Level::Request, "id") => Slot::Text(Field::RequestId),
+            (Level::Request, "method") => Slot::Text(Field::Method),
+            (Level::Actor, "name") => Slot::Text(Field::Actor),
+            (Level::Source, "addr") => Slot::Text(Field::SourceAddr),
+            (Level::Source, "instanceID") => Slot::Text(Field::SourceInstance),
+            _ => Slot::Skip,
+        }
+    }
+}
+
+/// Reads an object's known keys into `found`; anything that is not an object is skipped.
+struct Object<'f, 'de> {
+    level: Level,
+    found: &'f mut [Cow<'de, str>; FIELDS],
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Text)? {
+            match self.level.slot(&key) {
+                Slot::Text(field) => self.found[field as usize] = map.next_value_seed(Text)?,
+                Slot::Inner(level) => {
+                    map.next_value_seed(Object { level, found: &mut *self.found })?;
+                }
+                Slot::Skip => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// A string, borrowed unless it holds escapes; anything else is the empty string.
+struct Text;
+
+impl<'de> DeserializeSeed<'de> for Text {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Text {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Cow::Borrowed(""))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Cow::Borrowed(""))
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(""))
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(""))
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(""))
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(""))
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(""))
+    }
+}

@@ -1,0 +1,13 @@
+//! A durable bridge from a container registry's notifications to message brokers.
+//!
+//! The modules in the order in which an event meets them.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod delivery;
+pub mod event;
+pub mod journal;
+pub mod route;
+pub mod sinks;
+pub mod telemetry;

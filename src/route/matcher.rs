@@ -1,0 +1,246 @@
+//! What a route's `match` says, compiled.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use serde::Deserialize;
+
+use crate::event::{Event, Kind};
+
+/// What a route matches. Every list that is given must hold a pattern that fits the event; a list
+/// that is not given fits every event. Patterns are globs: `*` within a path part, `**` across
+/// parts, `?`, `[a-z]`, `{a,b}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conditions {
+    /// Actions: `push`, `pull`, `mount`, `delete`, `rename` or any other word a registry says.
+    pub actions: Vec<String>,
+    /// Repositories, as globs: `prod/**`.
+    pub repositories: Vec<String>,
+    /// Tags, as globs: `v*`. An event without a tag fits only `""`.
+    pub tags: Vec<String>,
+    /// Media types, as globs.
+    pub mediatypes: Vec<String>,
+    /// What the event is about: `manifest`, `blob`, `tag`, `repository`.
+    pub kinds: Vec<String>,
+    /// Methods of the request that caused the event: `GET`, `HEAD`, `PUT`, ….
+    pub methods: Vec<String>,
+    /// Names of who did it, as globs.
+    pub actors: Vec<String>,
+    /// Registries by their `source.addr`, as globs.
+    pub sources: Vec<String>,
+    /// The same lists negated: an event that fits any of them is not matched.
+    pub not: Option<Box<Conditions>>,
+}
+
+/// A field that a route can match.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    Actions,
+    Kinds,
+    Methods,
+    Repositories,
+    Tags,
+    Mediatypes,
+    Actors,
+    Sources,
+}
+
+impl Subject {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Actions => "actions",
+            Self::Kinds => "kinds",
+            Self::Methods => "methods",
+            Self::Repositories => "repositories",
+            Self::Tags => "tags",
+            Self::Mediatypes => "mediatypes",
+            Self::Actors => "actors",
+            Self::Sources => "sources",
+        }
+    }
+
+    fn of(self, event: &Event) -> &str {
+        match self {
+            Self::Actions => event.action(),
+            Self::Kinds => event.kind().as_str(),
+            Self::Methods => event.method(),
+            Self::Repositories => event.repository(),
+            Self::Tags => event.tag(),
+            Self::Mediatypes => event.media_type(),
+            Self::Actors => event.actor(),
+            Self::Sources => event.source(),
+        }
+    }
+}
+
+/// Some patterns of one list.
+#[derive(Clone, Debug)]
+struct Patterns {
+    subject: Subject,
+    written: Vec<String>,
+    exact: Vec<String>,
+    globs: Option<GlobSet>,
+}
+
+impl Patterns {
+    fn fit(&self, event: &Event) -> bool {
+        let text = self.subject.of(event);
+        self.exact.iter().any(|exact| exact == text)
+            || self.globs.as_ref().is_some_and(|globs| globs.is_match(text))
+    }
+}
+
+/// A pattern that cannot be used: the path of its key below `match`, and what is wrong.
+pub type PatternError = (String, String);
+
+/// A compiled [`Conditions`].
+#[derive(Clone, Debug, Default)]
+pub struct Matcher {
+    /// The cheapest first: an event is mostly told apart by its action.
+    all: Vec<Patterns>,
+    none: Vec<Patterns>,
+}
+
+impl Matcher {
+    /// # Errors
+    /// Every pattern that is no glob, and every kind that there is not.
+    pub fn new(conditions: &Conditions) -> Result<Self, Vec<PatternError>> {
+        let mut errors = Vec::new();
+        let all = compile(conditions, "", &mut errors);
+        let none = match &conditions.not {
+            None => Vec::new(),
+            Some(not) => {
+                if not.not.is_some() {
+                    errors.push(("not.not".into(), "`not` cannot stand inside `not`".into()));
+                }
+                compile(not, "not.", &mut errors)
+            }
+        };
+        if errors.is_empty() { Ok(Self { all, none }) } else { Err(errors) }
+    }
+
+    pub fn is_match(&self, event: &Event) -> bool {
+        self.all.iter().all(|patterns| patterns.fit(event))
+            && !self.none.iter().any(|patterns| patterns.fit(event))
+    }
+
+    /// Why an event is not matched; `None` when it is.
+    pub fn mismatch(&self, event: &Event) -> Option<String> {
+        let say = |patterns: &Patterns, not: &str| {
+            let value = patterns.subject.of(event);
+            format!("{} {not}{} [{}]", quote(value), patterns.subject.key(), patterns.written.join(", "))
+        };
+        let all = self.all.iter().find(|patterns| !patterns.fit(event));
+        let none = || self.none.iter().find(|patterns| patterns.fit(event));
+        all.map(|patterns| say(patterns, "is not in "))
+            .or_else(|| none().map(|patterns| say(patterns, "is in not.")))
+    }
+}
+
+fn quote(value: &str) -> String {
+    if value.is_empty() { "(none)".into() } else { format!("`{value}`") }
+}
+
+fn compile(conditions: &Conditions, prefix: &str, errors: &mut Vec<PatternError>) -> Vec<Patterns> {
+    let lists = [
+        (Subject::Actions, &conditions.actions),
+        (Subject::Kinds, &conditions.kinds),
+        (Subject::Methods, &conditions.methods),
+        (Subject::Repositories, &conditions.repositories),
+        (Subject::Tags, &conditions.tags),
+        (Subject::Mediatypes, &conditions.mediatypes),
+        (Subject::Actors, &conditions.actors),
+        (Subject::Sources, &conditions.sources),
+    ];
+    let mut compiled = Vec::new();
+    for (subject, written) in lists {
+        if written.is_empty() {
+            continue;
+        }
+        let mut exact = Vec::new();
+        let mut globs = GlobSetBuilder::new();
+        let mut any_glob = false;
+        for (index, pattern) in written.iter().enumerate() {
+            let path = || format!("{prefix}{}[{index}]", subject.key());
+            if matches!(subject, Subject::Kinds) && !Kind::ALL.iter().any(|kind| kind.as_str() == pattern) {
+                let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+                errors.push((path(), format!("no such kind `{pattern}`; there are {}", known.join(", "))));
+            } else if !pattern.contains(['*', '?', '[', '{', '\\']) {
+                exact.push(pattern.clone());
+            } else {
+                // Of tags, methods and the like no part is a path's: there `*` takes all.
+                let separated = matches!(subject, Subject::Repositories | Subject::Mediatypes);
+                match GlobBuilder::new(pattern).literal_separator(separated).build() {
+                    Ok(glob) => {
+                        globs.add(glob);
+                        any_glob = true;
+                    }
+                    Err(error) => errors.push((path(), format!("not a glob: {}", error.kind()))),
+                }
+            }
+        }
+        let globs = if any_glob { globs.build().ok() } else { None };
+        compiled.push(Patterns { subject, written: written.clone(), exact, globs });
+    }
+    compiled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(action: &str, repository: &str, tag: &str) -> Event {
+        let target = serde_json::json!({"repository": repository, "tag": tag,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json"});
+        Event::parse(serde_json::json!({"action": action, "target": target}).to_string().into())
+            .expect("an event")
+    }
+
+    fn matcher(yaml: &str) -> Matcher {
+        Matcher::new(&serde_yaml::from_str(yaml).expect(yaml)).expect(yaml)
+    }
+
+    #[test]
+    fn a_table_of_matches() {
+        let cases = [
+            ("{}", true),
+            ("{actions: [push]}", true),
+            ("{actions: [pull, delete]}", false),
+            ("{actions: ['p*']}", true),
+            ("{repositories: ['prod/**']}", true),
+            ("{repositories: ['prod/*']}", false),
+            ("{repositories: ['prod/*/app']}", true),
+            ("{repositories: ['prod']}", false),
+            ("{tags: ['v*']}", true),
+            ("{kinds: [manifest]}", true),
+            ("{kinds: [blob]}", false),
+            ("{mediatypes: ['application/vnd.oci.*']}", true),
+            ("{actors: ['*']}", true),
+            ("{actors: ['?*']}", false),
+            ("{actions: [push], not: {tags: ['v1*']}}", false),
+            ("{actions: [push], not: {tags: ['v2*'], repositories: ['dev/**']}}", true),
+        ];
+        let event = event("push", "prod/team/app", "v1.0");
+        for (yaml, expected) in cases {
+            let matcher = matcher(yaml);
+            assert_eq!(matcher.is_match(&event), expected, "{yaml}");
+            assert_eq!(matcher.mismatch(&event).is_none(), expected, "{yaml}");
+        }
+    }
+
+    #[test]
+    fn says_why_not() {
+        let matcher = matcher("{actions: [pull], not: {tags: [v1]}}");
+        let why = |action| matcher.mismatch(&event(action, "a", "v1"));
+        assert_eq!(why("push").as_deref(), Some("`push` is not in actions [pull]"));
+        assert_eq!(why("pull").as_deref(), Some("`v1` is in not.tags [v1]"));
+    }
+
+    #[test]
+    fn names_every_bad_pattern() {
+        let conditions =
+            serde_yaml::from_str("{repositories: ['a[', b], kinds: [layer], not: {tags: ['{']}}");
+        let errors = Matcher::new(&conditions.expect("yaml")).unwrap_err();
+        let paths: Vec<_> = errors.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, ["kinds[0]", "repositories[0]", "not.tags[0]"]);
+    }
+}
