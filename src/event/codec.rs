@@ -58,6 +58,14 @@ impl Event {
         out.put_slice(&self.raw);
     }
 
+    /// The same event in the memory of its stored form: what it was parsed from can go.
+    pub(crate) fn moved_to(self, stored: Bytes) -> Self {
+        let extra = HEAD_BYTES + FIELDS * 8;
+        let raw = extra + self.extra.len();
+        debug_assert_eq!(stored.len(), self.encoded_len(), "the stored form of this event");
+        Self { raw: stored.slice(raw..), extra: stored.slice(extra..raw), fields: self.fields }
+    }
+
     /// Reads the stored form back; the event shares `stored`'s memory.
     ///
     /// # Errors
