@@ -4,8 +4,7 @@
 mod support;
 
 use std::{
-    process::ExitCode,
-    sync::{Arc, Mutex},
+    process::{Command, ExitCode},
     time::Duration,
 };
 
@@ -15,9 +14,10 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
 };
 use support::{
+    http_sink::HttpSink,
     kafka::{self, Kafka},
     nats::{self, Nats},
-    process::eventually,
+    process::{eventually, run},
     proxy::{Direction, Mode, Proxy},
     rabbitmq::{self, RabbitMq},
     registry::{Registry, Version},
@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         kafka_frozen(&*shared.get().await).await;
     });
     suite.test("kafka_with_sasl_tls_access_lists_and_a_size_limit", kafka_secured);
+    suite.test("kafka_behind_a_proxy_is_cut_off_and_comes_back", kafka_proxied);
     suite.test("rabbitmq_keeps_a_message_over_kill_and_restart", rabbitmq_keeps);
     suite.test("rabbitmq_with_tls_and_a_user_of_few_rights", rabbitmq_secured);
     suite.test("nats_keeps_a_stream_over_kill_and_restart", nats_keeps);
@@ -54,6 +55,8 @@ fn main() -> ExitCode {
         suite.test("registry_3_tells_of_push_pull_and_delete", async || registry_tells(Version::V3).await);
     }
     suite.test("proxy_passes_refuses_cuts_stalls_slows_and_corrupts", proxy_breaks);
+    suite.test(PLAIN, plain_start);
+    suite.test("brokers_that_were_there_are_used", given_brokers);
     suite.run()
 }
 
@@ -163,6 +166,21 @@ async fn kafka_secured() {
     assert!(refused.expect_err("too large").contains("size"));
 }
 
+async fn kafka_proxied() {
+    let kafka = Kafka::start(kafka::Options { proxied: true, ..Default::default() }).await;
+    let topic = unique("proxied");
+    kafka.create_topic(&topic, 1).await;
+    let servers = ("bootstrap.servers", kafka.bootstrap_proxied());
+    produce(&[servers], &topic, b"one").await.expect("through the proxy");
+    let (to_server, _) = kafka.proxy().bytes();
+    kafka.proxy().down();
+    produce(&[servers, ("message.timeout.ms", "1500")], &topic, b"x").await.expect_err("down");
+    assert_eq!(kafka.proxy().bytes().0, to_server);
+    kafka.proxy().pass();
+    produce(&[servers], &topic, b"two").await.expect("up again");
+    assert_eq!(kafka.consume_all(&[&topic], 2, BOUND).await.len(), 2);
+}
+
 // ---- RabbitMQ
 
 async fn rabbitmq_keeps() {
@@ -257,7 +275,7 @@ async fn nats_keeps() {
 
 async fn nats_secured() {
     let user = nats::Auth::User("relay".to_owned(), "secret".to_owned());
-    for auth in [nats::Auth::Token("a-token".to_owned()), user, nats::Auth::NKey] {
+    for auth in [nats::Auth::Token("a-token".to_owned()), user, nats::Auth::NKey, nats::Auth::Creds] {
         for tls in [false, true] {
             let (auth, max_payload) = (auth.clone(), Some(8_192));
             let nats = Nats::start(nats::Options { auth, tls, max_payload, ..Default::default() }).await;
@@ -268,67 +286,69 @@ async fn nats_secured() {
             client.publish("subject", vec![0; 10_000].into()).await.expect_err("too large");
             let stranger = async_nats::ConnectOptions::new().connect(nats.url()).await;
             stranger.expect_err("without credentials, or without the CA");
+            let stream = unique("stream");
+            nats.create_stream(&stream, &[&stream]).await;
+            assert_eq!(nats.count(&stream).await, 0);
         }
     }
 }
 
 // ---- The registry
 
-/// An endpoint that keeps the body of each request and answers 202.
-async fn endpoint() -> (String, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-    let url = format!("http://{}/events", listener.local_addr().expect("an address"));
-    let bodies: Arc<Mutex<Vec<String>>> = Arc::default();
-    let kept = Arc::clone(&bodies);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let kept = Arc::clone(&kept);
-            tokio::spawn(async move {
-                let mut request = Vec::new();
-                while !whole(&request) {
-                    match stream.read_buf(&mut request).await {
-                        Ok(count) if count > 0 => {}
-                        _ => return,
-                    }
-                }
-                kept.lock().expect("no panic").push(String::from_utf8_lossy(&request).into_owned());
-                let answer = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                let _ = stream.write_all(answer).await;
-            });
-        }
-    });
-    (url, bodies)
-}
-
-/// Whether a request of known length is there to its last byte.
-fn whole(request: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(request);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let head = head.to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    length.is_some_and(|length| body.len() >= length.trim().parse().unwrap_or(usize::MAX))
-}
-
 async fn registry_tells(version: Version) {
-    let (url, requests) = endpoint().await;
-    let registry = Registry::start(version, &url, &[("Authorization", "Bearer token-of-the-test")]).await;
+    let sink = HttpSink::start().await;
+    // The first answers are refusals: the registry tries again, after its backoff.
+    sink.answer(503);
+    let token = ("Authorization", "Bearer token-of-the-test");
+    let registry = Registry::start(version, &sink.url(), &[token]).await;
     let repository = format!("{}/team/app", registry.address());
     let image = skopeo::push(&repository, "1.0").await;
-    let heard = async |what: &str, parts: &[&str]| {
-        eventually(what, BOUND, async || {
-            let requests = requests.lock().expect("no panic");
-            requests.iter().any(|request| parts.iter().all(|part| request.contains(part))).then_some(())
-        })
-        .await;
-    };
     let digest = image.digest.as_str();
-    heard("the push", &[r#""action": "push""#, digest, r#""tag": "1.0""#, "Bearer token-of-the-test"]).await;
+    eventually("a refusal", BOUND, async || (!sink.requests().is_empty()).then_some(())).await;
+    sink.answer(202);
+    let push = [r#""action": "push""#, digest, r#""tag": "1.0""#];
+    let request = sink.heard("the push", &push, BOUND).await;
+    assert_eq!((request.line.as_str(), request.header("authorization")), ("POST /events", Some(token.1)));
     skopeo::pull(&repository, "1.0").await;
-    heard("the pull", &[r#""action": "pull""#, digest, r#""method": "GET""#]).await;
+    let pull = [r#""action": "pull""#, digest, r#""method": "GET""#];
+    sink.heard("the pull", &pull, BOUND).await;
     registry.kill();
     registry.start_again().await;
     skopeo::delete(&repository, "1.0").await;
-    heard("the delete", &[r#""action": "delete""#, digest]).await;
+    sink.heard("the delete", &[r#""action": "delete""#, digest], BOUND).await;
+}
+
+// ---- Brokers that were there
+
+const PLAIN: &str = "plain_start_serves";
+
+/// What a test does that takes whatever broker there is.
+async fn plain_start() {
+    let name = unique("plain");
+    let kafka = Kafka::start(Default::default()).await;
+    kafka.create_topic(&name, 1).await;
+    let rabbit = RabbitMq::start(Default::default()).await;
+    rabbit.declare_exchange(&name, ExchangeKind::Topic).await;
+    let nats = Nats::start(Default::default()).await;
+    nats.create_stream(&name, &[&name]).await;
+    if let Some(address) = support::given("RELAY_TEST_NATS") {
+        assert_eq!(nats.url(), address);
+        assert!(std::panic::catch_unwind(|| nats.kill()).is_err(), "not ours to kill");
+    }
+}
+
+async fn given_brokers() {
+    let kafka = Kafka::start(kafka::Options { own: true, ..Default::default() }).await;
+    let rabbit = RabbitMq::start(rabbitmq::Options { own: true, ..Default::default() }).await;
+    let nats = Nats::start(nats::Options { own: true, ..Default::default() }).await;
+    let mut again = Command::new(std::env::current_exe().expect("this binary"));
+    again
+        .args(["--exact", PLAIN])
+        .env("RELAY_TEST_KAFKA", kafka.bootstrap())
+        .env("RELAY_TEST_RABBITMQ", rabbit.amqp_uri())
+        .env("RELAY_TEST_NATS", nats.url());
+    run("a run with brokers given", again, BOUND).await;
+    assert!(rabbit.ctl(&["list_exchanges", "name"]).await.contains("plain-"), "not in this RabbitMQ");
 }
 
 // ---- The proxy

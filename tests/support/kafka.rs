@@ -17,6 +17,7 @@ use rdkafka::{
 use super::{
     Folder, given,
     process::{Slot, eventually, free_ports, run},
+    proxy::Proxy,
     tls::Tls,
 };
 
@@ -39,6 +40,9 @@ pub struct Options {
     /// Checks access lists: what no entry speaks of is allowed, and the plaintext listener's clients
     /// are super users.
     pub acl: bool,
+    /// A plaintext listener that a [`Proxy`] stands before. A client follows the address that the node
+    /// advertises, so that a proxy put before another listener would see its first connection alone.
+    pub proxied: bool,
     /// Further lines of `server.properties`.
     pub properties: Vec<(String, String)>,
 }
@@ -46,12 +50,28 @@ pub struct Options {
 impl Options {
     fn plain(&self) -> bool {
         !self.own
+            && !self.proxied
             && !self.auto_create
             && !self.tls
             && !self.acl
             && self.sasl.is_empty()
             && self.message_max_bytes.is_none()
             && self.properties.is_empty()
+    }
+}
+
+/// One of the node's listeners.
+struct Listener<'a> {
+    name: &'static str,
+    protocol: &'static str,
+    address: &'a str,
+    /// What clients are told to connect to, where that is not the address.
+    advertised: Option<String>,
+}
+
+impl<'a> Listener<'a> {
+    fn new(name: &'static str, protocol: &'static str, address: &'a str) -> Self {
+        Self { name, protocol, address, advertised: None }
     }
 }
 
@@ -84,6 +104,7 @@ pub struct Kafka {
     ssl: Option<String>,
     sasl_ssl: Option<String>,
     tls: Option<Tls>,
+    proxy: Option<Proxy>,
     folder: Folder,
 }
 
@@ -92,23 +113,34 @@ impl Kafka {
     pub async fn start(options: Options) -> Self {
         if let Some(bootstrap) = given("RELAY_TEST_KAFKA").filter(|_| options.plain()) {
             let (slot, folder) = (Slot::given("kafka"), Folder::new("kafka"));
-            return Self { slot, bootstrap, sasl: None, ssl: None, sasl_ssl: None, tls: None, folder };
+            return Self {
+                slot,
+                bootstrap,
+                sasl: None,
+                ssl: None,
+                sasl_ssl: None,
+                tls: None,
+                proxy: None,
+                folder,
+            };
         }
         let folder = Folder::new("kafka");
-        let [plain, controller, sasl, ssl, sasl_ssl] = free_ports().map(|port| format!("127.0.0.1:{port}"));
+        let [plain, controller, sasl, ssl, sasl_ssl, proxied] =
+            free_ports().map(|port| format!("127.0.0.1:{port}"));
         let tls = options.tls.then(Tls::new);
-        let mut listeners = vec![("PLAINTEXT", "PLAINTEXT", plain.clone())];
-        if !options.sasl.is_empty() {
-            listeners.push(("SASL", "SASL_PLAINTEXT", sasl.clone()));
-        }
-        if options.tls {
-            listeners.push(("SSL", "SSL", ssl.clone()));
-        }
-        if options.tls && !options.sasl.is_empty() {
-            listeners.push(("SASLSSL", "SASL_SSL", sasl_ssl.clone()));
-        }
-        let has = |name| listeners.iter().any(|(listener, ..)| *listener == name);
-        let (has_sasl, has_ssl, has_both) = (has("SASL"), has("SSL"), has("SASLSSL"));
+        let proxy = if options.proxied { Some(Proxy::start(&proxied).await) } else { None };
+        let advertised = proxy.as_ref().map(|proxy| proxy.address().to_owned());
+        let has_sasl = !options.sasl.is_empty();
+        let listeners: Vec<_> = [
+            (true, Listener::new("PLAINTEXT", "PLAINTEXT", &plain)),
+            (has_sasl, Listener::new("SASL", "SASL_PLAINTEXT", &sasl)),
+            (options.tls, Listener::new("SSL", "SSL", &ssl)),
+            (has_sasl && options.tls, Listener::new("SASLSSL", "SASL_SSL", &sasl_ssl)),
+            (options.proxied, Listener { advertised, ..Listener::new("PROXIED", "PLAINTEXT", &proxied) }),
+        ]
+        .into_iter()
+        .filter_map(|(wanted, listener)| wanted.then_some(listener))
+        .collect();
         let properties =
             server::properties(&options, &listeners, &controller, tls.as_ref(), &folder.join("data"));
         folder.write("server.properties", properties);
@@ -117,9 +149,10 @@ impl Kafka {
             slot: Slot::new("kafka", server::spawn(&folder)),
             bootstrap: plain,
             sasl: has_sasl.then_some(sasl),
-            ssl: has_ssl.then_some(ssl),
-            sasl_ssl: has_both.then_some(sasl_ssl),
+            ssl: options.tls.then_some(ssl),
+            sasl_ssl: (has_sasl && options.tls).then_some(sasl_ssl),
             tls,
+            proxy,
             folder,
         };
         this.wait_ready().await;
@@ -141,6 +174,15 @@ impl Kafka {
 
     pub fn bootstrap_sasl_ssl(&self) -> &str {
         self.sasl_ssl.as_deref().expect("started without TLS or SASL users")
+    }
+
+    /// Where clients connect whose connections [`Kafka::proxy`] is to break.
+    pub fn bootstrap_proxied(&self) -> &str {
+        self.proxy().address()
+    }
+
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("started without a proxy")
     }
 
     /// The files of its TLS listeners.

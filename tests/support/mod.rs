@@ -12,6 +12,7 @@ pub mod process;
 pub mod suite;
 pub mod tls;
 
+pub mod http_sink;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "nats")]

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write as _,
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -30,11 +31,17 @@ pub enum Auth {
     User(String, String),
     /// With [`NKEY_SEED`].
     NKey,
+    /// A JWT and its key, in the file that [`Nats::creds`] names.
+    Creds,
 }
 
 /// A key pair for tests alone: its seed is public.
 pub const NKEY_SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
 pub const NKEY_PUBLIC: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
+
+/// An operator, an account with JetStream, and a user's credentials; made once, for tests alone.
+const OPERATOR: &str = include_str!("nats/operator.conf");
+const USER_CREDS: &str = include_str!("nats/user.creds");
 
 #[derive(Clone)]
 pub struct Options {
@@ -98,6 +105,7 @@ impl Nats {
         }
         let [port] = free_ports();
         let tls = options.tls.then(Tls::new);
+        folder.write("user.creds", USER_CREDS);
         folder.write("nats.conf", configuration(&options, port, &folder, tls.as_ref()));
         let scheme = if options.tls { "tls" } else { "nats" };
         let this = Self {
@@ -122,6 +130,11 @@ impl Nats {
         rest.rsplit_once('@').map_or(rest, |(_, host)| host).trim_end_matches('/')
     }
 
+    /// The credentials file that a server with [`Auth::Creds`] accepts.
+    pub fn creds(&self) -> PathBuf {
+        self.folder.join("user.creds")
+    }
+
     pub fn tls(&self) -> &Tls {
         self.tls.as_ref().expect("started without TLS")
     }
@@ -138,6 +151,7 @@ impl Nats {
             Auth::Token(token) => options.token(token),
             Auth::User(user, password) => options.user_and_password(user, password),
             Auth::NKey => options.nkey(NKEY_SEED.to_owned()),
+            Auth::Creds => options.credentials(USER_CREDS).expect("a credentials file"),
         };
         if let Some(tls) = &self.tls {
             options = options.add_root_certificates(tls.ca.clone()).require_tls(true);
@@ -301,6 +315,7 @@ fn configuration(options: &Options, port: u16, folder: &Folder, tls: Option<&Tls
             writeln!(text, "authorization {{ users: [ {{ nkey: \"{NKEY_PUBLIC}\" }} ] }}")
                 .expect("to a string");
         }
+        Auth::Creds => text += OPERATOR,
     }
     if let Some(tls) = tls {
         let (cert, key, ca) = (tls.cert.display(), tls.key.display(), tls.ca.display());

@@ -13,7 +13,7 @@ use super::{
         tls::Tls,
         tool, tools_dir,
     },
-    Options, START_BOUND,
+    Listener, Options, START_BOUND,
 };
 
 pub(super) fn java() -> Command {
@@ -43,23 +43,24 @@ pub(super) async fn format_storage(folder: &Folder, options: &Options) {
     run("kafka-storage format", command, START_BOUND).await;
 }
 
-/// `listeners` are (name, security protocol, address).
 pub(super) fn properties(
     options: &Options,
-    listeners: &[(&str, &str, String)],
+    listeners: &[Listener<'_>],
     controller: &str,
     tls: Option<&Tls>,
     data: &Path,
 ) -> String {
-    let join = |each: &dyn Fn(&(&str, &str, String)) -> String| {
-        listeners.iter().map(each).collect::<Vec<_>>().join(",")
-    };
-    let addresses = join(&|(name, _, address)| format!("{name}://{address}"));
-    let protocols = join(&|(name, protocol, _)| format!("{name}:{protocol}"));
+    let join =
+        |each: &dyn Fn(&Listener<'_>) -> String| listeners.iter().map(each).collect::<Vec<_>>().join(",");
+    let addresses = join(&|listener| format!("{}://{}", listener.name, listener.address));
+    let advertised = join(&|listener| {
+        format!("{}://{}", listener.name, listener.advertised.as_deref().unwrap_or(listener.address))
+    });
+    let protocols = join(&|listener| format!("{}:{}", listener.name, listener.protocol));
     let mut text = format!(
         "process.roles=broker,controller\nnode.id=1\n\
          controller.quorum.voters=1@{controller}\ncontroller.listener.names=CONTROLLER\n\
-         listeners={addresses},CONTROLLER://{controller}\nadvertised.listeners={addresses}\n\
+         listeners={addresses},CONTROLLER://{controller}\nadvertised.listeners={advertised}\n\
          listener.security.protocol.map={protocols},CONTROLLER:PLAINTEXT\n\
          inter.broker.listener.name=PLAINTEXT\n\
          offsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
@@ -78,8 +79,8 @@ pub(super) fn properties(
         let module = "org.apache.kafka.common.security";
         let users: String =
             options.sasl.iter().map(|(user, password)| format!(" user_{user}=\"{password}\"")).collect();
-        for (name, ..) in listeners.iter().filter(|(_, protocol, _)| protocol.starts_with("SASL")) {
-            let name = name.to_lowercase();
+        for listener in listeners.iter().filter(|listener| listener.protocol.starts_with("SASL")) {
+            let name = listener.name.to_lowercase();
             writeln!(
                 text,
                 "listener.name.{name}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required{users};"
