@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command, sync::Mutex, time::Duration};
 use serde_json::Value;
 
 use super::{
-    Folder,
+    Folder, given,
     process::{Proc, Slot, eventually, free_ports},
 };
 
@@ -243,7 +243,8 @@ fn complete(config: &str, receiver: &str, admin: &str, folder: &Folder) -> Strin
 }
 
 fn spawn(folder: &Folder, environment: &[(String, String)]) -> Proc {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+    let built = || env!("CARGO_BIN_EXE_relay").to_owned();
+    let mut command = Command::new(given("RELAY_TEST_RELAY").unwrap_or_else(built));
     command.args(["serve", "-c"]).arg(folder.join("relay.yml")).current_dir(folder.path());
     command.envs(environment.iter().map(|(name, value)| (name, value))).env("RUST_BACKTRACE", "1");
     Proc::spawn("relay", command, &folder.join("log"))
