@@ -1,0 +1,151 @@
+//! What is on its way to one sink: rendered, perhaps sent, not yet settled.
+
+use std::collections::VecDeque;
+
+use crate::journal::{Micros, Offset};
+use crate::sinks::Message;
+
+/// The most that one sink's queue holds, in bytes of bodies; one message always fits.
+pub const QUEUE_BYTES_MAX: usize = 8 << 20;
+
+/// How often and since when a message has been tried.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tries {
+    pub attempts: u32,
+    pub first: Micros,
+    pub last: Micros,
+}
+
+/// Messages in the journal's order. The first `sent` are with the destination.
+#[derive(Debug, Default)]
+pub struct Queue {
+    messages: VecDeque<Message>,
+    tries: VecDeque<Tries>,
+    sent: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    pub fn push(&mut self, message: Message) {
+        self.bytes += message.body.len();
+        self.messages.push_back(message);
+        self.tries.push_back(Tries::default());
+    }
+
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// How many are with the destination.
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    pub fn has_unsent(&self) -> bool {
+        self.sent < self.messages.len()
+    }
+
+    /// How many more fit, given the sink's window.
+    pub fn room(&self, window: usize) -> usize {
+        if self.bytes >= QUEUE_BYTES_MAX { 0 } else { window.saturating_sub(self.messages.len()) }
+    }
+
+    /// The oldest message's event: below it everything is done.
+    pub fn oldest(&self) -> Option<(Offset, Micros)> {
+        self.messages.front().map(|message| (message.offset, message.arrived))
+    }
+
+    /// Whether any message that is not with the destination has been there before.
+    pub fn retried(&self) -> usize {
+        self.tries.iter().skip(self.sent).take_while(|tries| tries.attempts > 0).count()
+    }
+
+    /// What is to be sent, as one run; counts it as sent and tried at `now`.
+    pub fn send(&mut self, now: Micros) -> &[Message] {
+        let from = self.sent;
+        self.sent = self.messages.len();
+        for tries in self.tries.range_mut(from..) {
+            tries.attempts += 1;
+            tries.last = now;
+            if tries.attempts == 1 {
+                tries.first = now;
+            }
+        }
+        &self.messages.make_contiguous()[from..]
+    }
+
+    /// The destination has lost what it was sent: all of it is to be sent again.
+    pub fn unsend(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Takes the oldest message out: it is done with.
+    pub fn pop(&mut self) -> Option<(Message, Tries)> {
+        let message = self.messages.pop_front()?;
+        self.bytes -= message.body.len();
+        self.sent = self.sent.saturating_sub(1);
+        Some((message, self.tries.pop_front().unwrap_or_default()))
+    }
+
+    /// Takes all messages out that were first tried before `before`; only when none is sent.
+    pub fn take_older(&mut self, before: Micros) -> Vec<(Message, Tries)> {
+        debug_assert_eq!(self.sent, 0, "none is with the destination");
+        let mut taken = Vec::new();
+        while self.tries.front().is_some_and(|tries| tries.attempts > 0 && tries.first <= before) {
+            taken.extend(self.pop());
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn message(offset: Offset, bytes: usize) -> Message {
+        Message {
+            offset,
+            arrived: 0,
+            id: String::new(),
+            dedup_id: String::new(),
+            topic: String::new(),
+            key: String::new(),
+            headers: Vec::new(),
+            content_type: "",
+            body: vec![b' '; bytes].into(),
+            event: Event::parse("{}".into()).expect("an event"),
+        }
+    }
+
+    #[test]
+    fn counts_what_is_sent_and_tried() {
+        let mut queue = Queue::default();
+        queue.push(message(1, 10));
+        queue.push(message(2, 10));
+        assert_eq!(queue.send(100).len(), 2);
+        queue.push(message(3, 10));
+        assert!(queue.has_unsent() && queue.retried() == 0);
+        assert_eq!(queue.send(200)[0].offset, 3);
+        queue.unsend();
+        assert_eq!((queue.retried(), queue.sent()), (3, 0));
+        let (first, tries) = queue.pop().expect("one");
+        assert_eq!((first.offset, tries.attempts, tries.first), (1, 1, 100));
+        assert_eq!(queue.take_older(150).len(), 1);
+        assert_eq!(queue.oldest(), Some((3, 0)));
+    }
+
+    #[test]
+    fn is_bounded_in_bytes_but_takes_one_of_any_size() {
+        let mut queue = Queue::default();
+        assert_eq!(queue.room(5), 5);
+        queue.push(message(1, QUEUE_BYTES_MAX * 2));
+        assert_eq!(queue.room(5), 0);
+        queue.pop();
+        assert_eq!(queue.room(5), 5);
+    }
+}
