@@ -1,13 +1,30 @@
 //! What a configuration says, in two layers: the YAML's shape (`shape`) and, checked and complete,
 //! what runs (the types here). Nothing downstream of this module sees the raw one.
+//!
+//! The way of a text: [`tree`] reads the YAML with the place of each key, [`fill`] puts in what
+//! `${…}` stands for, [`read`] (with [`mistake`]) makes the [`shape`] of it, [`check`] the types below. Each step goes
+//! on after a mistake, so that all of them are reported at once.
 
+mod check;
+mod fill;
+mod load;
+mod mistake;
+mod problem;
+mod read;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use units::{Secret, Size, Time};
+pub use fill::Surroundings;
+pub use load::{Loaded, load, parse};
+pub use problem::{KeyPath, Place, Problem, Step};
+pub use units::{Address, Secret, Size, Time};
 
 use crate::route::{Table, Template};
 use crate::sinks::SinkOptions;
@@ -21,6 +38,18 @@ pub struct Config {
     /// All sinks, disabled ones too, in the file's order; a route names them by their index.
     pub sinks: Vec<SinkConfig>,
     pub table: Table,
+}
+
+impl Config {
+    /// The topics without placeholders that routes can send to sink number `sink`; each once.
+    pub fn literal_topics(&self, sink: usize) -> Vec<String> {
+        let of_sink = self.table.targets().iter().filter(|target| target.sink == sink);
+        let mut topics: Vec<_> =
+            of_sink.filter_map(|target| target.topic.literal()).map(str::to_owned).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
 }
 
 #[derive(Clone, Debug)]

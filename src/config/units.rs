@@ -1,12 +1,16 @@
-//! Durations, sizes and secrets as a configuration writes them.
+//! Durations, sizes, addresses and secrets as a configuration writes them.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::{Serialize, Serializer};
+
+use super::BacklogMax;
 
 /// A duration with a unit: `500ms`, `5s`, `10m`, `24h`, `1h 30m`.
 ///
@@ -75,7 +79,7 @@ impl fmt::Display for Time {
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Scalar("a duration like 500ms, 5s or 24h"))
+        from.deserialize_str(Scalar("a duration like 500ms, 5s or 24h"))
             .and_then(|text| Time::parse(&text).map_err(D::Error::custom))
     }
 }
@@ -89,6 +93,12 @@ impl JsonSchema for Time {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": ["string", "integer"], "format": "duration"})
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 
@@ -135,7 +145,7 @@ impl fmt::Display for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Scalar("a size like 16MiB"))
+        from.deserialize_str(Scalar("a size like 16MiB"))
             .and_then(|text| Size::parse(&text).map_err(D::Error::custom))
     }
 }
@@ -149,6 +159,85 @@ impl JsonSchema for Size {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({"type": ["string", "integer"], "format": "size"})
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BacklogMax {
+    /// What ends in `B` is a size, anything else an age.
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = from.deserialize_str(Scalar("a size like 2GiB or an age like 24h"))?;
+        if text.ends_with(['B', 'b']) {
+            return Size::parse(&text).map(|size| Self::Bytes(size.0)).map_err(D::Error::custom);
+        }
+        match Time::parse(&text) {
+            Ok(Time { duration, unitless: false }) => Ok(Self::Age(duration)),
+            _ => Err(D::Error::custom(format!(
+                "`{text}` is neither a size nor an age; write it like 2GiB or 24h"
+            ))),
+        }
+    }
+}
+
+impl JsonSchema for BacklogMax {
+    fn schema_name() -> Cow<'static, str> {
+        "SizeOrDuration".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "size or duration"})
+    }
+}
+
+/// An address to listen on: `127.0.0.1:8081`, `[::]:8080`, `localhost:8080`, or `:8080` for every
+/// IPv4 address, as registries write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address(pub SocketAddr);
+
+impl Address {
+    /// # Errors
+    /// A sentence that says what was expected. Names other than `localhost` are not looked up.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let full = match text.rsplit_once(':') {
+            Some(("", port)) => format!("0.0.0.0:{port}"),
+            Some(("localhost", port)) => format!("127.0.0.1:{port}"),
+            _ => text.to_owned(),
+        };
+        full.parse().map(Self).map_err(|_| {
+            format!("`{text}` is not an address and port; write it like 0.0.0.0:8080 or [::]:8080")
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Scalar("an address and port like 0.0.0.0:8080"))
+            .and_then(|text| Self::parse(&text).map_err(D::Error::custom))
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+impl JsonSchema for Address {
+    fn schema_name() -> Cow<'static, str> {
+        "Address".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "address"})
     }
 }
 
@@ -184,7 +273,7 @@ impl Eq for Secret {}
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Scalar("a secret, as a string")).map(Secret::new)
+        from.deserialize_str(Scalar("a secret, as a string")).map(Secret::new)
     }
 }
 
