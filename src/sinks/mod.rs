@@ -6,6 +6,7 @@
 //! contract suite in `tests/` and an example.
 
 pub mod file;
+pub mod format;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "nats")]
@@ -23,6 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::config::Format;
 use crate::event::Event;
 use crate::journal::{Micros, Offset};
 
@@ -168,6 +170,11 @@ pub trait Options: fmt::Debug + Send + Sync {
     /// The topic's default template.
     fn default_topic(&self) -> &'static str {
         "registry.{action}"
+    }
+
+    /// The format where the sink's entry names none.
+    fn default_format(&self) -> Format {
+        Format::Event
     }
 
     fn naming(&self) -> Naming;

@@ -1,0 +1,181 @@
+//! The stream that a JetStream sink publishes to: checked at each connection, created if asked.
+
+use async_nats::Client;
+use async_nats::jetstream::context::{
+    ContextBuilder, CreateStreamError, CreateStreamErrorKind, GetStreamByNameErrorKind, GetStreamError,
+    GetStreamErrorKind, RequestErrorKind,
+};
+use async_nats::jetstream::{self, stream};
+use tracing::{info, warn};
+
+use super::{CreateStream, JetStreamOptions, Storage};
+use crate::sinks::{Context, Fault};
+
+/// JetStream's context on this connection.
+pub fn jetstream(client: Client, options: &JetStreamOptions, context: &Context) -> jetstream::Context {
+    let builder = ContextBuilder::new().timeout(context.timeout);
+    match &options.domain {
+        Some(domain) => builder.domain(domain).build(client),
+        None => builder.build(client),
+    }
+}
+
+/// Checks the configured stream, or creates it; nothing to do when none is named.
+pub async fn prepare(
+    jetstream: &jetstream::Context,
+    options: &JetStreamOptions,
+    context: &Context,
+) -> Result<(), Fault> {
+    let Some(name) = &options.stream else { return Ok(()) };
+    let stream = match jetstream.get_stream(name).await {
+        Ok(stream) => stream,
+        Err(error) => match (&options.create, is_missing(&error)) {
+            (Some(create), true) => {
+                let created = jetstream.create_stream(config(name, create)).await;
+                info!(sink = context.name, stream = name, "created the stream");
+                created.map_err(|error| create_fault(name, &error))?
+            }
+            (None, true) => {
+                let hint = "create it, or let the relay: `jetstream.create: {}`";
+                return Err(Fault::refused(format!("there is no stream `{name}`; {hint}")));
+            }
+            (_, false) => return Err(get_fault(name, &error)),
+        },
+    };
+    check(&stream.cached_info().config, context)
+}
+
+/// Whether the stream is fit, with a warning where it is but will surprise.
+fn check(stream: &stream::Config, context: &Context) -> Result<(), Fault> {
+    if stream.no_ack {
+        let text = format!("stream `{}` confirms nothing (no_ack): nothing could count as sent", stream.name);
+        return Err(Fault::refused(text));
+    }
+    let window = stream.duplicate_window;
+    if window <= context.timeout {
+        warn!(
+            sink = context.name,
+            stream = stream.name,
+            "the stream forgets message ids after {window:?}, and the sink tries again after {:?}: copies \
+             that a failure makes will be stored again; give the stream a longer duplicate window",
+            context.timeout
+        );
+    }
+    for topic in &context.literal_topics {
+        if !stream.subjects.iter().any(|subject| captures(subject, topic)) {
+            warn!(
+                sink = context.name,
+                stream = stream.name,
+                subject = topic,
+                "no subject of the stream ({}) captures this one: its events will become dead letters",
+                stream.subjects.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whether a stream's subject, with its wildcards, takes `topic`.
+fn captures(subject: &str, topic: &str) -> bool {
+    let mut words = topic.split('.');
+    for part in subject.split('.') {
+        match (part, words.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (part, Some(word)) if part == word => {}
+            _ => return false,
+        }
+    }
+    words.next().is_none()
+}
+
+fn config(name: &str, create: &CreateStream) -> stream::Config {
+    let or_unlimited =
+        |limit: Option<u64>| limit.map_or(-1, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+    stream::Config {
+        name: name.to_owned(),
+        subjects: create.subjects.clone(),
+        max_age: create.max_age.map(|age| age.duration).unwrap_or_default(),
+        max_bytes: or_unlimited(create.max_bytes.map(|size| size.0)),
+        max_messages: or_unlimited(create.max_messages),
+        num_replicas: create.replicas.into(),
+        duplicate_window: create.duplicate_window.duration,
+        storage: match create.storage {
+            Storage::File => stream::StorageType::File,
+            Storage::Memory => stream::StorageType::Memory,
+        },
+        ..stream::Config::default()
+    }
+}
+
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(error)
+        if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
+}
+
+fn get_fault(name: &str, error: &GetStreamError) -> Fault {
+    let text = format!("stream `{name}`: {error}");
+    match error.kind() {
+        GetStreamErrorKind::JetStream(_) | GetStreamErrorKind::InvalidStreamName => Fault::refused(text),
+        _ if no_responders(error) => Fault::refused(format!("{text}; is JetStream on at this server?")),
+        _ => Fault::disconnected(text),
+    }
+}
+
+fn create_fault(name: &str, error: &CreateStreamError) -> Fault {
+    let text = format!("cannot create stream `{name}`: {error}");
+    match error.kind() {
+        CreateStreamErrorKind::TimedOut => Fault::disconnected(text),
+        _ => Fault::refused(text),
+    }
+}
+
+fn no_responders(error: &GetStreamError) -> bool {
+    let source = std::error::Error::source(error);
+    source
+        .and_then(|source| source.downcast_ref::<async_nats::jetstream::context::RequestError>())
+        .is_some_and(|error| error.kind() == RequestErrorKind::NoResponders)
+}
+
+/// Whether there is a stream for `subject`: the one named, or else any. It tells "there is none"
+/// from "it cannot answer now", which look the same to a publisher.
+pub async fn exists(
+    jetstream: jetstream::Context,
+    stream: Option<String>,
+    subject: String,
+) -> Result<bool, Fault> {
+    let Some(name) = stream else {
+        return match jetstream.stream_by_subject(subject).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(false),
+            Err(error) => Err(Fault::busy(format!("JetStream does not answer: {error}"))),
+        };
+    };
+    match jetstream.get_stream(&name).await {
+        Ok(stream) => Ok(stream.cached_info().config.subjects.iter().any(|at| captures(at, &subject))),
+        // Deleted under us: not the event's fault, and seen at once when we connect again.
+        Err(error) => Err(get_fault(&name, &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_capture() {
+        for (subject, topic, expected) in [
+            ("registry.>", "registry.push", true),
+            ("registry.>", "registry.push.x", true),
+            ("registry.>", "registry", false),
+            ("registry.*", "registry.push", true),
+            ("registry.*", "registry.push.x", false),
+            ("registry.*.x", "registry.push.x", true),
+            ("registry", "registry", true),
+            ("registry", "registry.push", false),
+            (">", "registry", true),
+        ] {
+            assert_eq!(captures(subject, topic), expected, "{subject} {topic}");
+        }
+    }
+}

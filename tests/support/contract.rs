@@ -1,0 +1,482 @@
+//! The contract of [`relay::sinks::Sink`] as scenarios: every sink passes all of them against its real
+//! destination.
+//!
+//! A suite implements [`Destination`] for its broker and registers the scenarios that fit. [`Driver`]
+//! plays the worker's part in them: it keeps the window, gives each call a time limit, and after a
+//! fault connects again and sends everything that is not settled.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use relay::{
+    event::Event,
+    sinks::{Fault, FaultKind, Message, Rejection, Settled, Sink},
+};
+use tokio::sync::watch;
+
+/// How long anything may take that ought to happen.
+pub const BOUND: Duration = Duration::from_secs(60);
+/// What a worker gives each call; a frozen broker is noticed by it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many messages go into one `send`.
+const BATCH: usize = 50;
+/// The password or token that [`Variant::WrongCredentials`] is to use; it must show in no fault.
+pub const WRONG_SECRET: &str = "wr0ng-secret";
+
+/// The sinks that a scenario asks a destination for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// As a user would configure it for [`Destination::topic`].
+    Good,
+    /// Like `Good`, but the destination does not let it in; uses [`WRONG_SECRET`].
+    WrongCredentials,
+    /// Like `Good`, but what it is configured to publish to (exchange, stream) does not exist.
+    Missing,
+}
+
+/// A message as it was found at the destination.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub topic: String,
+    /// Where the destination keeps one.
+    pub key: Option<String>,
+    pub id: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// A real broker, server or folder, and what a consumer finds there. Each scenario makes a new topic.
+pub trait Destination {
+    /// Makes a topic, subject or routing key whose messages [`Destination::consume`] will find; a name
+    /// that was not used before. Whatever must exist for it (topic, queue, subscription) is there when
+    /// this returns.
+    async fn topic(&self) -> String;
+
+    /// A sink that was not connected yet, for messages to `topic`.
+    fn sink(&self, topic: &str, variant: Variant) -> Box<dyn Sink>;
+
+    /// Everything that ever arrived for `topic`, in order of arrival, as soon as it is at least `count`
+    /// messages. Panics when that takes longer than `bound`. Called again, it starts from the first
+    /// message again.
+    async fn consume(&self, topic: &str, count: usize, bound: Duration) -> Vec<Received>;
+
+    /// Ends the destination: politely, as an operator would.
+    async fn stop(&self);
+
+    /// Ends the destination at once, as a crash would.
+    async fn kill(&self);
+
+    /// Starts it again at the same address, with what it had stored; returns when clients can connect.
+    async fn start_again(&self);
+
+    /// Connections stay open and nothing answers, until [`Destination::thaw`].
+    fn freeze(&self);
+    fn thaw(&self);
+
+    /// A body of so many bytes is too large for it.
+    fn too_large_bytes(&self) -> usize;
+
+    /// How many messages a scenario sends; enough to fill the window more than once.
+    fn load(&self) -> usize {
+        2_000
+    }
+}
+
+/// Message number `index` (from 0) of a scenario: one of seven repositories, in turn.
+pub fn message(topic: &str, index: usize) -> Message {
+    let repository = format!("team/app-{}", index % 7);
+    let id = format!("{topic}#{index}");
+    // Three spaces of indentation, as a registry writes it: bytes that must survive.
+    let json = format!(
+        "{{\n   \"id\": \"{id}\",\n   \"action\": \"push\",\n   \"target\": {{\n      \"repository\": \
+         \"{repository}\"\n   }},\n   \"future\": {{\"index\": {index}, \"float\": 1.50}}\n}}"
+    );
+    let event = Event::parse(json.into()).expect("an event");
+    Message {
+        offset: index as u64 + 1,
+        arrived: 1_764_000_000_000_000 + index as i64,
+        dedup_id: id.clone(),
+        id,
+        topic: topic.to_owned(),
+        key: repository,
+        headers: vec![("x-contract".into(), format!("value {index}"))],
+        content_type: "application/json",
+        body: event.raw().clone(),
+        event,
+    }
+}
+
+/// Messages number 0 to `count - 1`.
+pub fn messages(topic: &str, count: usize) -> Vec<Message> {
+    (0..count).map(|index| message(topic, index)).collect()
+}
+
+/// What a [`Driver`] saw.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Every message that was settled, in order, confirmed or rejected.
+    pub settled: Vec<Message>,
+    pub rejected: Vec<(Message, Rejection)>,
+    pub faults: Vec<Fault>,
+}
+
+/// The worker's part: what is not settled waits in `todo`; its first `in_flight` are at the sink.
+pub struct Driver {
+    pub sink: Box<dyn Sink>,
+    pub outcome: Outcome,
+    todo: std::collections::VecDeque<Message>,
+    in_flight: usize,
+    connected: bool,
+    call_timeout: Duration,
+    fault_count: watch::Sender<usize>,
+}
+
+impl Driver {
+    pub fn new(sink: Box<dyn Sink>, messages: Vec<Message>) -> Self {
+        Self {
+            sink,
+            outcome: Outcome::default(),
+            todo: messages.into(),
+            in_flight: 0,
+            connected: false,
+            call_timeout: CALL_TIMEOUT,
+            fault_count: watch::Sender::new(0),
+        }
+    }
+
+    /// With another time limit on each call, so that a frozen destination is noticed sooner.
+    pub fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.call_timeout = timeout;
+        self
+    }
+
+    /// Counts the faults, as they come.
+    pub fn faults(&self) -> watch::Receiver<usize> {
+        self.fault_count.subscribe()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// What is not settled, in order.
+    pub fn unsettled(&self) -> Vec<Message> {
+        self.todo.iter().cloned().collect()
+    }
+
+    /// Delivers everything, through whatever faults. Panics when that takes longer than [`BOUND`].
+    pub async fn finish(&mut self) {
+        let end = Instant::now() + BOUND;
+        while !self.todo.is_empty() {
+            assert!(
+                Instant::now() < end,
+                "{} messages unsettled after {BOUND:?}; faults: {:?}",
+                self.todo.len(),
+                self.outcome.faults
+            );
+            if let Err(fault) = self.step().await {
+                self.faulted(fault).await;
+            }
+        }
+    }
+
+    /// Connects if need be, fills the window, and settles once.
+    pub async fn step(&mut self) -> Result<(), Fault> {
+        if !self.connected {
+            self.connect().await?;
+        }
+        self.fill().await?;
+        self.settle().await
+    }
+
+    pub async fn connect(&mut self) -> Result<(), Fault> {
+        limit(self.call_timeout, self.sink.connect()).await?;
+        self.connected = true;
+        Ok(())
+    }
+
+    /// Sends as much as the window allows.
+    pub async fn fill(&mut self) -> Result<(), Fault> {
+        loop {
+            let room = self.sink.window() - self.in_flight;
+            let count = room.min(self.todo.len() - self.in_flight).min(BATCH);
+            if count == 0 {
+                return Ok(());
+            }
+            let batch = &self.todo.make_contiguous()[self.in_flight..self.in_flight + count];
+            limit(self.call_timeout, self.sink.send(batch)).await?;
+            self.in_flight += count;
+        }
+    }
+
+    /// Settles once: at least one message is settled unless there is a fault.
+    pub async fn settle(&mut self) -> Result<(), Fault> {
+        let settled = limit(self.call_timeout, self.sink.settle()).await?;
+        assert!(settled.count > 0, "settle returned without a settled message");
+        self.note(settled);
+        Ok(())
+    }
+
+    /// Takes what the sink says is settled off the queue.
+    pub fn note(&mut self, settled: Settled) {
+        assert!(settled.count <= self.in_flight, "more settled than in flight");
+        let places: Vec<usize> = settled.rejected.iter().map(|(place, _)| *place).collect();
+        assert!(places.is_sorted() && places.iter().all(|&place| place < settled.count), "{places:?}");
+        for (place, rejection) in settled.rejected {
+            self.outcome.rejected.push((self.todo[place].clone(), rejection));
+        }
+        self.outcome.settled.extend(self.todo.drain(..settled.count));
+        self.in_flight -= settled.count;
+    }
+
+    /// What a worker does about a fault, its breaker apart: it rests for a moment, so that a dead
+    /// destination is not asked in a tight loop, and goes on.
+    pub async fn faulted(&mut self, fault: Fault) {
+        self.in_flight = 0;
+        if !matches!(fault.kind, FaultKind::Busy { .. }) {
+            self.connected = false;
+        }
+        self.outcome.faults.push(fault);
+        self.fault_count.send_modify(|count| *count += 1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn limit<T>(bound: Duration, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    match tokio::time::timeout(bound, call).await {
+        Ok(result) => result,
+        Err(_) => Err(Fault::disconnected(format!("no answer within {bound:?}"))),
+    }
+}
+
+/// Everything arrives, whole, with its headers, and per key in the order in which it was sent; without a
+/// fault there is no second copy.
+pub async fn keeps_order(destination: &impl Destination) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, destination.load());
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    driver.finish().await;
+    assert_eq!(driver.outcome.faults, [], "a healthy destination");
+    let received = arrived(destination, &topic, &sent).await;
+    assert_eq!(received.len(), sent.len(), "copies without a fault");
+    check(&sent, &received);
+    driver.sink.close().await;
+}
+
+/// What is settled is there, while the rest is still on its way.
+pub async fn confirms_what_is_there(destination: &impl Destination) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, destination.load());
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    for _ in 0..3 {
+        driver.step().await.expect("a healthy destination");
+    }
+    let settled = driver.outcome.settled.clone();
+    assert!(!settled.is_empty());
+    arrived(destination, &topic, &settled).await;
+    driver.finish().await;
+    let received = arrived(destination, &topic, &sent).await;
+    check(&sent, &received);
+    driver.sink.close().await;
+}
+
+/// A message that the destination will never take is rejected, with `code`; it alone, and nothing
+/// before or behind it is held up.
+pub async fn rejects_only(destination: &impl Destination, topic: &str, bad: Message, code: &str) {
+    let count = 60;
+    let good = messages(topic, count);
+    let mut all = good.clone();
+    all.insert(count / 2, bad.clone());
+    let mut driver = Driver::new(destination.sink(topic, Variant::Good), all);
+    driver.finish().await;
+    let rejected: Vec<_> =
+        driver.outcome.rejected.iter().map(|(message, why)| (message.id.as_str(), why.code)).collect();
+    assert_eq!(rejected, [(bad.id.as_str(), code)], "faults: {:?}", driver.outcome.faults);
+    check(&good, &arrived(destination, topic, &good).await);
+    driver.sink.close().await;
+}
+
+/// [`rejects_only`] for a message larger than the destination takes.
+pub async fn rejects_too_large(destination: &impl Destination) {
+    let topic = destination.topic().await;
+    let mut bad = message(&topic, 1_000_000);
+    bad.body = vec![b'x'; destination.too_large_bytes()].into();
+    rejects_only(destination, &topic, bad, "too_large").await;
+}
+
+/// [`rejects_only`] for a message to a topic, subject or routing key that goes nowhere.
+pub async fn rejects_unknown_topic(destination: &impl Destination, unknown: &str, code: &str) {
+    let topic = destination.topic().await;
+    let mut bad = message(&topic, 1_000_000);
+    bad.topic = unknown.to_owned();
+    rejects_only(destination, &topic, bad, code).await;
+}
+
+/// How a destination goes away.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    Stopped,
+    Killed,
+}
+
+/// The destination goes away with messages in flight and more to come, and comes back: everything
+/// arrives, first arrivals in order, further copies under the same id.
+pub async fn survives_restart(destination: &impl Destination, end: End) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, destination.load());
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    driver.step().await.expect("a healthy destination");
+    driver.fill().await.expect("a healthy destination");
+    assert!(driver.in_flight() > 0, "load() is too small to be in mid-batch");
+    match end {
+        End::Stopped => destination.stop().await,
+        End::Killed => destination.kill().await,
+    }
+    let mut faults = driver.faults();
+    let comes_back = async {
+        // Two: the loss itself, and an attempt to connect to what is not there.
+        faults.wait_for(|&count| count >= 2).await.expect("the driver lives");
+        destination.start_again().await;
+    };
+    tokio::join!(driver.finish(), comes_back);
+    check(&sent, &arrived(destination, &topic, &sent).await);
+    driver.sink.close().await;
+}
+
+/// The destination stops to answer without closing its connections: the worker's time limit ends the
+/// wait, and once it answers again everything arrives.
+pub async fn survives_freeze(destination: &impl Destination) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, destination.load());
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    driver.step().await.expect("a healthy destination");
+    destination.freeze();
+    driver = driver.call_timeout(Duration::from_secs(1));
+    let mut faults = driver.faults();
+    let thaws = async {
+        faults.wait_for(|&count| count >= 1).await.expect("the driver lives");
+        destination.thaw();
+    };
+    tokio::join!(driver.finish(), thaws);
+    check(&sent, &arrived(destination, &topic, &sent).await);
+    driver.sink.close().await;
+}
+
+/// A stop with messages in flight: what was settled is there, and a new sink delivers the rest.
+pub async fn closes_in_mid_batch(destination: &impl Destination) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, destination.load());
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    driver.step().await.expect("a healthy destination");
+    driver.fill().await.expect("a healthy destination");
+    let settled = driver.outcome.settled.clone();
+    assert!(driver.in_flight() > 0, "load() is too small to be in mid-batch");
+    tokio::time::timeout(CALL_TIMEOUT, driver.sink.close()).await.expect("close is quick");
+    arrived(destination, &topic, &settled).await;
+
+    let mut next = Driver::new(destination.sink(&topic, Variant::Good), driver.unsettled());
+    next.finish().await;
+    check(&sent, &arrived(destination, &topic, &sent).await);
+    next.sink.close().await;
+}
+
+/// Dropping the future of `settle`, over and over, loses and invents nothing.
+pub async fn settle_is_cancel_safe(destination: &impl Destination) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, destination.load());
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    driver.connect().await.expect("a healthy destination");
+    let end = Instant::now() + BOUND;
+    let (mut round, mut dropped) = (0, 0);
+    while !driver.unsettled().is_empty() {
+        assert!(Instant::now() < end, "{} unsettled", driver.unsettled().len());
+        driver.fill().await.expect("a healthy destination");
+        round += 1;
+        // Dropped after one poll, after a few, and now and then after a while.
+        let patience = Duration::from_micros([0, 0, 20, 500][round % 4]);
+        let settled = tokio::select! {
+            biased;
+            settled = driver.sink.settle() => settled.expect("a healthy destination"),
+            () = tokio::time::sleep(patience) => { dropped += 1; continue }
+        };
+        driver.note(settled);
+    }
+    assert!(dropped > 0, "no future was ever dropped");
+    let received = arrived(destination, &topic, &sent).await;
+    assert_eq!(received.len(), sent.len(), "copies without a fault");
+    check(&sent, &received);
+    driver.sink.close().await;
+}
+
+/// Wrong credentials are the sink's failure, told apart from a dead broker, and lose nothing: with the
+/// right ones everything is delivered.
+pub async fn refuses_wrong_credentials(destination: &impl Destination) {
+    refuses(destination, Variant::WrongCredentials).await;
+}
+
+/// What the sink is configured to publish to does not exist: as with wrong credentials.
+pub async fn refuses_missing(destination: &impl Destination) {
+    refuses(destination, Variant::Missing).await;
+}
+
+async fn refuses(destination: &impl Destination, variant: Variant) {
+    let topic = destination.topic().await;
+    let sent = messages(&topic, 10);
+    let mut driver = Driver::new(destination.sink(&topic, variant), sent.clone());
+    for _ in 0..2 {
+        // A client may let us connect and tell only at the first message.
+        let fault = driver.step().await.expect_err("must be refused");
+        assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
+        assert!(!fault.text.contains(WRONG_SECRET), "a secret in: {fault}");
+        driver.faulted(fault).await;
+    }
+    assert!(driver.outcome.settled.is_empty());
+    driver.sink.close().await;
+
+    let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
+    driver.finish().await;
+    check(&sent, &arrived(destination, &topic, &sent).await);
+    driver.sink.close().await;
+}
+
+/// Everything that is at the destination, once each of `sent` has arrived.
+async fn arrived(destination: &impl Destination, topic: &str, sent: &[Message]) -> Vec<Received> {
+    let end = Instant::now() + BOUND;
+    let mut count = sent.len();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let received = destination.consume(topic, count, left).await;
+        let ids: HashSet<&str> = received.iter().map(|one| one.id.as_str()).collect();
+        if sent.iter().all(|message| ids.contains(message.id.as_str())) {
+            return received;
+        }
+        // Copies are among them: wait for at least one more.
+        count = received.len() + 1;
+    }
+}
+
+/// Nothing arrived that was not sent, everything is whole, and per key the first arrivals are in order.
+fn check(sent: &[Message], received: &[Received]) {
+    let places: HashMap<&str, usize> =
+        sent.iter().enumerate().map(|(place, message)| (message.id.as_str(), place)).collect();
+    let mut seen = HashSet::new();
+    let mut last: HashMap<&str, usize> = HashMap::new();
+    for one in received {
+        let place = *places.get(one.id.as_str()).unwrap_or_else(|| panic!("not sent: {one:?}"));
+        let message = &sent[place];
+        assert_eq!(one.body, message.body, "{}: not the bytes that were sent", one.id);
+        assert_eq!(one.topic, message.topic, "{}", one.id);
+        assert!(one.key.as_ref().is_none_or(|key| *key == message.key), "{}: {:?}", one.id, one.key);
+        for (name, value) in &message.headers {
+            let found = one.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name));
+            assert_eq!(found.map(|(_, value)| value), Some(value), "{}: header {name}", one.id);
+        }
+        if seen.insert(place) {
+            let before = last.insert(&message.key, place);
+            assert!(before.is_none_or(|before| before < place), "{} came after number {before:?}", one.id);
+        }
+    }
+    assert_eq!(seen.len(), sent.len(), "all that was sent arrives");
+}
