@@ -23,11 +23,4 @@ pub use intake::{Intake, Outcome, Refusal, Replayed};
 pub use listen::{BindError, Drained, Receiver};
 pub use tls::TlsError;
 
-use std::time::SystemTime;
-
-use crate::journal::Micros;
-
-/// The wall clock. Read where a body is complete; everything behind that gets it passed in.
-fn now() -> Micros {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as Micros)
-}
+use crate::journal::local::now;
