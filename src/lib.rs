@@ -4,10 +4,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
 pub mod journal;
+pub mod quarantine;
+pub mod receiver;
 pub mod route;
 pub mod sinks;
 pub mod telemetry;

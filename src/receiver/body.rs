@@ -1,0 +1,111 @@
+//! A request's body: whole, under a cap, within its time, and without a copy that is not needed.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::answer::Problem;
+
+/// Bodies that come in several pieces are put together in a buffer; all such buffers together take
+/// no more than this many KiB (or one body, if `body_bytes_max` is more). A registry's ordinary
+/// event comes in one piece and takes no part in it.
+const ASSEMBLY_KIB_MAX: u64 = 256 << 10;
+
+/// How much of a body that is too large is read and dropped, in multiples of the cap, so that its
+/// sender reads the 413 rather than a reset connection.
+const DROPPED_CAPS_MAX: u64 = 4;
+
+pub struct BodyReader {
+    bytes_max: u64,
+    limit: Duration,
+    assembly: Semaphore,
+}
+
+impl BodyReader {
+    /// Bodies of at most `bytes_max` bytes, each complete within `limit`.
+    pub fn new(bytes_max: u64, limit: Duration) -> Self {
+        let permits = ASSEMBLY_KIB_MAX.max(kib(bytes_max)).min(Semaphore::MAX_PERMITS as u64);
+        Self { bytes_max, limit, assembly: Semaphore::new(permits as usize) }
+    }
+
+    /// Reads a body. `declared` is its `Content-Length`; `expects` tells that the sender waits for
+    /// a `100 Continue` before it sends anything.
+    ///
+    /// # Errors
+    /// `BodyTooLarge`, `BodyTimeout` or `BodyBroken`.
+    pub async fn read<B: Buf>(
+        &self,
+        body: impl Stream<Item = Result<B, warp::Error>>,
+        declared: Option<u64>,
+        expects: bool,
+    ) -> Result<Bytes, Problem> {
+        let mut body = pin!(body.map(|frame| {
+            frame
+                .map(|mut frame| frame.copy_to_bytes(frame.remaining()))
+                .map_err(|error| Problem::BodyBroken(format!("the body broke off: {error}")))
+        }));
+        let too_large = declared.is_some_and(|bytes| bytes > self.bytes_max);
+        if too_large && expects {
+            // The sender has not begun: reading on would make it.
+            return Err(self.too_large());
+        }
+        let read = async {
+            if !too_large && let Some(whole) = self.assemble(body.as_mut(), declared).await? {
+                return Ok(whole);
+            }
+            self.drop_rest(body.as_mut()).await;
+            Err(self.too_large())
+        };
+        timeout(self.limit, read).await.unwrap_or(Err(Problem::BodyTimeout(self.limit)))
+    }
+
+    /// The body in one piece; `None` when it is over the cap.
+    async fn assemble(
+        &self,
+        mut body: impl Stream<Item = Result<Bytes, Problem>> + Unpin,
+        declared: Option<u64>,
+    ) -> Result<Option<Bytes>, Problem> {
+        let Some(first) = body.next().await.transpose()? else { return Ok(Some(Bytes::new())) };
+        if first.len() as u64 > self.bytes_max {
+            return Ok(None);
+        }
+        // A body of one piece stays where the socket's read put it.
+        let Some(second) = body.next().await.transpose()? else { return Ok(Some(first)) };
+        let expected = declared.unwrap_or(self.bytes_max);
+        let _room =
+            self.assembly.acquire_many(kib(expected) as u32).await.map_err(|_| Problem::Unexpected)?;
+        let mut whole = BytesMut::with_capacity(declared.unwrap_or_default() as usize);
+        whole.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(piece) = next {
+            if (whole.len() + piece.len()) as u64 > self.bytes_max {
+                return Ok(None);
+            }
+            whole.extend_from_slice(&piece);
+            next = body.next().await.transpose()?;
+        }
+        Ok(Some(whole.freeze()))
+    }
+
+    async fn drop_rest(&self, mut body: impl Stream<Item = Result<Bytes, Problem>> + Unpin) {
+        let mut left = self.bytes_max.saturating_mul(DROPPED_CAPS_MAX);
+        while let Some(Ok(piece)) = body.next().await {
+            left = left.saturating_sub(piece.len() as u64);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
+    fn too_large(&self) -> Problem {
+        Problem::BodyTooLarge { bytes_max: self.bytes_max }
+    }
+}
+
+fn kib(bytes: u64) -> u64 {
+    bytes.div_ceil(1024).min(u64::from(u32::MAX))
+}
