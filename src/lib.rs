@@ -4,10 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod http;
 pub mod journal;
+pub mod logging;
 pub mod route;
 pub mod sinks;
 pub mod telemetry;
