@@ -4,13 +4,18 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cli;
-pub mod config;
-pub mod delivery;
 pub mod event;
-pub mod journal;
-pub mod quarantine;
 pub mod receiver;
+pub mod quarantine;
+pub mod journal;
 pub mod route;
+pub mod delivery;
 pub mod sinks;
+
+pub mod admin;
+pub mod http;
+pub mod config;
 pub mod telemetry;
+pub mod logging;
+pub mod app;
+pub mod cli;

@@ -48,8 +48,14 @@ pub struct DeadLetter {
 #[derive(Debug)]
 pub enum DeadLetterError {
     /// `dead_letters.max_size` is reached.
-    Full { bytes: u64, bytes_max: u64 },
-    Io { path: PathBuf, error: io::Error },
+    Full {
+        bytes: u64,
+        bytes_max: u64,
+    },
+    Io {
+        path: PathBuf,
+        error: io::Error,
+    },
 }
 
 impl std::fmt::Display for DeadLetterError {
@@ -106,7 +112,9 @@ impl DeadLetters {
                 std::fs::remove_file(&path).map_err(io)?;
                 continue;
             }
-            let Some(first) = name.strip_suffix(".jsonl").and_then(|first| first.parse().ok()) else { continue };
+            let Some(first) = name.strip_suffix(".jsonl").and_then(|first| first.parse().ok()) else {
+                continue;
+            };
             let bytes = cut_torn_line(&path).map_err(io)?;
             state.files.push((first, bytes));
         }
@@ -325,7 +333,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let letters = DeadLetters::open(folder.path(), 1 << 30).expect("open");
         for offset in 1..=30 {
-            letters.append(&mut [letter(offset, if offset % 2 == 0 { "even" } else { "odd" }, 100_000)]).expect("append");
+            letters
+                .append(&mut [letter(offset, if offset % 2 == 0 { "even" } else { "odd" }, 100_000)])
+                .expect("append");
         }
         let found = all(&letters);
         assert_eq!(found.iter().map(|letter| letter.id).collect::<Vec<_>>(), (1..=30).collect::<Vec<_>>());
@@ -336,7 +346,11 @@ mod tests {
         let letters = DeadLetters::open(folder.path(), 1 << 30).expect("open");
         assert_eq!((letters.count(), all(&letters).len()), (15, 15));
         letters.append(&mut [letter(31, "odd", 1)]).expect("append");
-        assert_eq!(all(&letters).last().map(|letter| letter.id), Some(30), "an id is free again only at the end");
+        assert_eq!(
+            all(&letters).last().map(|letter| letter.id),
+            Some(30),
+            "an id is free again only at the end"
+        );
         assert_eq!(letters.remove(&|_| true).expect("remove"), 16);
         assert_eq!(std::fs::read_dir(folder.path()).expect("dir").count(), 0);
     }

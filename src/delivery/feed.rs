@@ -161,9 +161,8 @@ impl Feed {
     /// Where idle sinks stand: everything below is done for them, though they were never woken.
     pub fn idle(&self) -> (Offset, Vec<usize>) {
         let state = self.lock();
-        let idle = |(sink, place): (usize, &Place)| {
-            matches!(place, Place::CaughtUp { idle: true }).then_some(sink)
-        };
+        let idle =
+            |(sink, place): (usize, &Place)| matches!(place, Place::CaughtUp { idle: true }).then_some(sink);
         (state.routed, state.places.iter().enumerate().filter_map(idle).collect())
     }
 
@@ -225,7 +224,8 @@ impl FeedReader {
     pub async fn next(&mut self, idle: bool) -> Result<Next, ReadError> {
         loop {
             if let Some(run) = self.run.clone() {
-                let left = run.hits(self.sink).iter().any(|hit| run.events[hit.event as usize].offset >= self.at);
+                let left =
+                    run.hits(self.sink).iter().any(|hit| run.events[hit.event as usize].offset >= self.at);
                 if left {
                     return Ok(Next::Run(run));
                 }

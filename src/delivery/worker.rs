@@ -66,12 +66,10 @@ struct SinkMetrics {
 impl SinkMetrics {
     fn new(all: Arc<Metrics>, sink: &str) -> Self {
         let label = Metrics::label(sink);
-        Self {
-            delivered: all.sink_delivered.get_or_create(&label).clone(),
-            retried: all.sink_retried.get_or_create(&label).clone(),
-            failures: all.sink_failures.get_or_create(&label).clone(),
-            all,
-        }
+        let delivered = all.sink_delivered.get_or_create_owned(&label);
+        let retried = all.sink_retried.get_or_create_owned(&label);
+        let failures = all.sink_failures.get_or_create_owned(&label);
+        Self { all, delivered, retried, failures }
     }
 }
 
@@ -130,7 +128,13 @@ impl Worker {
                 Err(Trouble::Sink) => self.rest().await,
                 Err(Trouble::Own(what)) => {
                     tracing::error!(sink = %self.status.name, %what, "the sink waits");
-                    self.status.failed(&what, now(), self.breaker.state(now()), self.breaker.failures(), self.connected);
+                    self.status.failed(
+                        &what,
+                        now(),
+                        self.breaker.state(now()),
+                        self.breaker.failures(),
+                        self.connected,
+                    );
                     if self.is_stopping() {
                         break;
                     }
@@ -371,7 +375,9 @@ impl Worker {
         self.metrics.failures.inc();
         let state = self.breaker.state(now);
         // Once when it begins, once when the breaker opens: not once an attempt, for ever.
-        if self.breaker.failures() == 1 || (state == BreakerState::Open && self.status.breaker() == BreakerState::Closed) {
+        if self.breaker.failures() == 1
+            || (state == BreakerState::Open && self.status.breaker() == BreakerState::Closed)
+        {
             tracing::warn!(sink = %self.status.name, failures = self.breaker.failures(), breaker = ?state,
                 reason = %fault.text, "the sink failed");
         }
@@ -428,7 +434,9 @@ impl Worker {
             Stop::No => false,
             Stop::Drain(deadline) => {
                 Instant::now() >= deadline
-                    || (self.queue.is_empty() && self.condemned.is_empty() && self.reader.at() >= self.journal.head())
+                    || (self.queue.is_empty()
+                        && self.condemned.is_empty()
+                        && self.reader.at() >= self.journal.head())
             }
         }
     }

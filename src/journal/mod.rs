@@ -101,7 +101,7 @@ pub struct Chunk {
 }
 
 /// How a journal stands, for status and metrics.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct JournalStats {
     /// The oldest offset that can still be read.
     pub first: Offset,
@@ -115,6 +115,8 @@ pub struct JournalStats {
     pub damaged: u64,
     /// Why nothing is acknowledged any more, once that is so.
     pub failed: Option<String>,
+    /// Why the last append was refused for want of room, until there is room again.
+    pub refused: Option<String>,
     /// The sink with the oldest cursor, when its backlog holds more than half of `bytes_max`.
     pub held_by: Option<String>,
 }

@@ -7,7 +7,6 @@ mod report;
 mod sample;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,6 +17,7 @@ pub use load::emit;
 pub use report::Report;
 pub use sample::Sample;
 
+use super::Failure;
 use crate::config::{Secret, Time};
 
 /// Send realistic registry notifications, and measure the answers.
@@ -87,25 +87,25 @@ fn duration(text: &str) -> Result<Duration, String> {
     Time::parse(text).map(|time| time.duration)
 }
 
-/// Sends, shows the progress on standard error and the summary on standard output. Exits with 0 when
-/// all was accepted, 1 when something was not, 2 when the arguments name no usable target.
-pub async fn run(args: EmitArgs) -> ExitCode {
+/// Sends, shows the progress on standard error and the summary on standard output.
+///
+/// # Errors
+/// When something was not accepted, or the arguments name no usable target.
+pub async fn run(args: EmitArgs) -> Result<(), Failure> {
     let progress = bar(args.count);
-    let report = match emit(&args, &progress).await {
-        Ok(report) => report,
-        Err(error) => {
-            progress.finish_and_clear();
-            eprintln!("relay emit: {error}");
-            return ExitCode::from(2);
-        }
-    };
+    let report = emit(&args, &progress).await;
     progress.finish_and_clear();
+    let report = report.map_err(|error| Failure::Other(error.to_string()))?;
     if args.json {
         println!("{}", report.json());
     } else {
         print!("{report}");
     }
-    if report.all_accepted(args.count) { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if report.all_accepted(args.count) {
+        Ok(())
+    } else {
+        Err(Failure::Other("not everything was accepted".to_owned()))
+    }
 }
 
 /// A bar on standard error; nothing where that is no terminal.
