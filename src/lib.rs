@@ -4,11 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod event;
+pub mod http;
 pub mod journal;
+pub mod logging;
 pub mod quarantine;
 pub mod receiver;
 pub mod route;

@@ -1,1 +1,35 @@
-fn main() {}
+//! Parses, dispatches, and turns what came of it into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use relay::cli::{Cli, Failure};
+
+/// Events are many small allocations made by one thread and freed by another, which mimalloc does
+/// measurably better than glibc (1 to 7 % of the whole, and less memory kept).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before anything can speak TLS: several crates here would else each look for a default.
+    // It fails only when one is installed already, which then is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+
+    let cli = Cli::parse();
+    cli.init_logging();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(&Failure::Other(format!("cannot start: {error}"))),
+    };
+    match runtime.block_on(cli.run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => end(&failure),
+    }
+}
+
+fn end(failure: &Failure) -> ExitCode {
+    if let Some(text) = failure.text() {
+        eprintln!("{text}");
+    }
+    ExitCode::from(failure.exit_code())
+}

@@ -9,7 +9,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Metric, Registry};
+
+/// A gauge of fractions: seconds.
+pub type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct SinkLabel {
@@ -30,6 +35,12 @@ pub struct StatusLabel {
 /// All metrics of one relay. Cheap handles; clone what a part needs.
 pub struct Metrics {
     registry: Mutex<Registry>,
+    reference: Vec<Reference>,
+
+    pub ready: Gauge,
+    pub uptime_seconds: FloatGauge,
+    pub streams: Gauge,
+    pub stream_events: Counter,
 
     pub requests: Family<StatusLabel, Counter>,
     pub request_seconds: Histogram,
@@ -45,6 +56,7 @@ pub struct Metrics {
     pub journal_bytes: Gauge,
     pub journal_bytes_max: Gauge,
     pub journal_segments: Gauge,
+    pub journal_first: Gauge,
     pub journal_head: Gauge,
     pub journal_damaged: Counter,
 
@@ -55,8 +67,9 @@ pub struct Metrics {
     pub sink_given_up: Family<SinkLabel, Counter>,
     /// 0 closed, 1 half-open, 2 open.
     pub sink_breaker: Family<SinkLabel, Gauge>,
+    pub sink_connected: Family<SinkLabel, Gauge>,
     pub sink_lag_events: Family<SinkLabel, Gauge>,
-    pub sink_lag_seconds: Family<SinkLabel, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    pub sink_lag_seconds: Family<SinkLabel, FloatGauge>,
     pub sink_in_flight: Family<SinkLabel, Gauge>,
     pub sink_dead_letters: Family<SinkLabel, Gauge>,
 }
@@ -68,9 +81,13 @@ fn seconds() -> Histogram {
 
 impl Metrics {
     pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("relay");
-        let metrics = Self {
+        let mut metrics = Self {
             registry: Mutex::default(),
+            reference: Vec::new(),
+            ready: Gauge::default(),
+            uptime_seconds: FloatGauge::default(),
+            streams: Gauge::default(),
+            stream_events: Counter::default(),
             requests: Family::default(),
             request_seconds: seconds(),
             connections: Gauge::default(),
@@ -84,6 +101,7 @@ impl Metrics {
             journal_bytes: Gauge::default(),
             journal_bytes_max: Gauge::default(),
             journal_segments: Gauge::default(),
+            journal_first: Gauge::default(),
             journal_head: Gauge::default(),
             journal_damaged: Counter::default(),
             sink_delivered: Family::default(),
@@ -92,70 +110,89 @@ impl Metrics {
             sink_dead_lettered: Family::default(),
             sink_given_up: Family::default(),
             sink_breaker: Family::default(),
+            sink_connected: Family::default(),
             sink_lag_events: Family::default(),
             sink_lag_seconds: Family::default(),
             sink_in_flight: Family::default(),
             sink_dead_letters: Family::default(),
         };
-        metrics.register(&mut registry);
-        Self { registry: Mutex::new(registry), ..metrics }
+        let mut to = Registration { registry: Registry::with_prefix("relay"), reference: Vec::new() };
+        metrics.register_relay(&mut to);
+        metrics.register_journal(&mut to);
+        metrics.register_sinks(&mut to);
+        (metrics.registry, metrics.reference) = (Mutex::new(to.registry), to.reference);
+        metrics
     }
 
-    /// Names and help texts; `docs/metrics.md` is held in step with them by a test.
-    fn register(&self, to: &mut Registry) {
-        to.register("requests", "Requests to the receiver, by status", self.requests.clone());
-        to.register("request_seconds", "From a request's head to its answer", self.request_seconds.clone());
-        to.register("connections", "Open connections to the receiver", self.connections.clone());
-        to.register("events_received", "Events made durable", self.events_received.clone());
-        to.register("events_duplicated", "Second copies of events, dropped", self.events_duplicated.clone());
-        to.register(
+    fn register_relay(&self, to: &mut Registration) {
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        to.add("build", "The relay's version", build);
+        to.add("ready", "1 while the journal takes events, else 0", self.ready.clone());
+        to.add("uptime_seconds", "Time since the start", self.uptime_seconds.clone());
+        to.add("streams", "Clients of the built-in stream", self.streams.clone());
+        to.add("stream_events", "Events sent to clients of the stream", self.stream_events.clone());
+        to.add("requests", "Requests to the receiver, by status", self.requests.clone());
+        to.add("request_seconds", "From a request's head to its answer", self.request_seconds.clone());
+        to.add("connections", "Open connections to the receiver", self.connections.clone());
+        to.add("events_received", "Events made durable", self.events_received.clone());
+        to.add("events_duplicated", "Second copies of events, dropped", self.events_duplicated.clone());
+        to.add(
             "bodies_quarantined",
             "Bodies that could not be read, kept whole",
             self.bodies_quarantined.clone(),
         );
-        to.register(
+        to.add(
             "registry_restarts",
             "Registries seen with a new instance: the queue they held in memory was lost",
             self.registry_restarts.clone(),
         );
-        to.register(
+    }
+
+    fn register_journal(&self, to: &mut Registration) {
+        to.add(
             "journal_append_seconds",
             "From an append's call to its durability",
             self.journal_append_seconds.clone(),
         );
-        to.register("journal_fsync_seconds", "One fdatasync", self.journal_fsync_seconds.clone());
-        to.register(
-            "journal_batch_events",
-            "Events made durable by one fsync",
-            self.journal_batch_events.clone(),
+        to.add("journal_fsync_seconds", "One fdatasync", self.journal_fsync_seconds.clone());
+        to.add("journal_batch_events", "Events made durable by one fsync", self.journal_batch_events.clone());
+        to.add("journal_bytes", "Bytes of the journal on disk", self.journal_bytes.clone());
+        to.add("journal_bytes_max", "Bytes that the journal may take", self.journal_bytes_max.clone());
+        to.add("journal_segments", "Segments of the journal", self.journal_segments.clone());
+        to.add("journal_first", "The oldest offset that can still be read", self.journal_first.clone());
+        to.add("journal_head", "The offset that the next event gets", self.journal_head.clone());
+        to.add("journal_damaged", "Records found damaged on disk", self.journal_damaged.clone());
+    }
+
+    fn register_sinks(&self, to: &mut Registration) {
+        to.add("sink_delivered", "Messages confirmed by the sink's destination", self.sink_delivered.clone());
+        to.add("sink_retried", "Messages sent again after a failure", self.sink_retried.clone());
+        to.add("sink_failures", "Failed attempts", self.sink_failures.clone());
+        to.add(
+            "sink_dead_lettered",
+            "Events that became dead letters, by the reason's code",
+            self.sink_dead_lettered.clone(),
         );
-        to.register("journal_bytes", "Bytes of the journal on disk", self.journal_bytes.clone());
-        to.register("journal_bytes_max", "Bytes that the journal may take", self.journal_bytes_max.clone());
-        to.register("journal_segments", "Segments of the journal", self.journal_segments.clone());
-        to.register("journal_head", "The offset that the next event gets", self.journal_head.clone());
-        to.register("journal_damaged", "Records found damaged on disk", self.journal_damaged.clone());
-        to.register(
-            "sink_delivered",
-            "Messages confirmed by the sink's destination",
-            self.sink_delivered.clone(),
-        );
-        to.register("sink_retried", "Messages sent again after a failure", self.sink_retried.clone());
-        to.register("sink_failures", "Failed attempts", self.sink_failures.clone());
-        to.register("sink_dead_lettered", "Events that became dead letters", self.sink_dead_lettered.clone());
-        to.register(
+        to.add(
             "sink_given_up",
             "Events skipped undelivered because of backlog_max",
             self.sink_given_up.clone(),
         );
-        to.register("sink_breaker", "0 closed, 1 half-open, 2 open", self.sink_breaker.clone());
-        to.register(
+        to.add("sink_breaker", "0 closed, 1 half-open, 2 open", self.sink_breaker.clone());
+        to.add("sink_connected", "1 while connected, else 0", self.sink_connected.clone());
+        to.add(
             "sink_lag_events",
             "Events between the sink and the journal's head",
             self.sink_lag_events.clone(),
         );
-        to.register("sink_lag_seconds", "Age of the oldest undelivered event", self.sink_lag_seconds.clone());
-        to.register("sink_in_flight", "Messages sent and not yet confirmed", self.sink_in_flight.clone());
-        to.register("sink_dead_letters", "Dead letters kept", self.sink_dead_letters.clone());
+        to.add("sink_lag_seconds", "Age of the oldest undelivered event", self.sink_lag_seconds.clone());
+        to.add("sink_in_flight", "Messages sent and not yet confirmed", self.sink_in_flight.clone());
+        to.add("sink_dead_letters", "Dead letters kept", self.sink_dead_letters.clone());
+    }
+
+    /// What there is, in the order of registration: the contents of `docs/metrics.md`.
+    pub fn reference(&self) -> &[Reference] {
+        &self.reference
     }
 
     /// The OpenMetrics text.
@@ -179,4 +216,57 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A metric as a reference page describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// As it is scraped: with prefix, and with the suffix that its type gives it.
+    pub name: String,
+    pub kind: String,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// Registers metrics, and writes down what was registered.
+struct Registration {
+    registry: Registry,
+    reference: Vec<Reference>,
+}
+
+impl Registration {
+    fn add<M: Described>(&mut self, name: &'static str, help: &'static str, metric: M) {
+        let kind = metric.metric_type();
+        let suffix = match kind {
+            MetricType::Counter => "_total",
+            MetricType::Info => "_info",
+            _ => "",
+        };
+        let name_scraped = format!("relay_{name}{suffix}");
+        let kind = kind.as_str().to_owned();
+        self.reference.push(Reference { name: name_scraped, kind, labels: M::LABELS, help });
+        self.registry.register(name, help, metric);
+    }
+}
+
+/// A metric that can tell its labels without holding a value.
+trait Described: Metric {
+    const LABELS: &'static [&'static str];
+}
+
+macro_rules! described {
+    ($($(#[$meta:meta])* [$($generics:tt)*] $metric:ty => $labels:expr;)*) => {
+        $(impl<$($generics)*> Described for $metric { const LABELS: &'static [&'static str] = $labels; })*
+    };
+}
+
+described! {
+    [] Counter => &[];
+    [] Gauge => &[];
+    [] FloatGauge => &[];
+    [] Histogram => &[];
+    [] Info<[(&'static str, &'static str); 1]> => &["version"];
+    [M: TypedMetric + Metric] Family<SinkLabel, M> => &["sink"];
+    [M: TypedMetric + Metric] Family<CodeLabel, M> => &["sink", "code"];
+    [M: TypedMetric + Metric] Family<StatusLabel, M> => &["status"];
 }

@@ -1,3 +1,157 @@
-//! The commands, one module each.
+//! The commands: one file each, with its arguments, its help and what it does.
+//!
+//! To add one: a file with `Args` (a `clap::Args`) and `run`, a variant of [`Command`] and an arm
+//! in [`Cli::run`]; then `UPDATE_DOCS=1 cargo test --test cli` to write it down in
+//! `docs/commands.md`.
 
+mod client;
+mod completions;
 pub mod emit;
+mod route;
+mod serve;
+mod sse;
+mod status;
+mod tail;
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::logging::{self, LogFormat};
+
+/// A durable bridge from a container registry's notifications to Kafka, RabbitMQ, NATS, webhooks
+/// and files.
+#[derive(Debug, Parser)]
+#[command(name = "relay", version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(flatten)]
+    serve: serve::Args,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Without a command, `relay` is `relay serve`.
+
+Examples:
+  relay                              run on ./relay.yml
+  relay check                        is the configuration right?
+  relay emit --count 10              send ten events, as a registry would
+  relay tail 'registry.*'            see events as they come
+  relay status                       what it does
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 no relay answers, 78 a wrong configuration.";
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Say more; twice or three times, more still. RUST_LOG overrides it
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+
+    /// How log lines on standard error look
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay
+    Serve(serve::Args),
+    /// Say where events would go, and why
+    Route(route::Args),
+    /// Show what a running relay does
+    Status(status::Args),
+    /// Print a running relay's events as they come
+    Tail(tail::Args),
+    /// Print a shell's completions
+    Completions(completions::Args),
+}
+
+/// Where the configuration is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ConfigArg {
+    /// The configuration
+    #[arg(
+        short = 'c',
+        long = "config",
+        env = "RELAY_CONFIG",
+        default_value = "relay.yml",
+        value_name = "FILE"
+    )]
+    pub path: PathBuf,
+}
+
+impl Cli {
+    /// Starts logging as the arguments say. Call once.
+    pub fn init_logging(&self) {
+        let serving = matches!(self.command, None | Some(Command::Serve(_)));
+        logging::init(!serving, self.global.verbose, self.global.log_format);
+    }
+
+    /// Does what the arguments say.
+    ///
+    /// # Errors
+    /// [`Failure`]: what to print, and the exit code.
+    pub async fn run(self) -> Result<(), Failure> {
+        let log_format = self.global.log_format;
+        match self.command.unwrap_or(Command::Serve(self.serve)) {
+            Command::Serve(args) => serve::run(args, log_format).await,
+            Command::Route(args) => route::run(&args),
+            Command::Status(args) => status::run(&args).await,
+            Command::Tail(args) => tail::run(&args).await,
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+fn load(arg: &ConfigArg) -> Result<crate::config::Config, Failure> {
+    Err(Failure::Config(format!("cannot read {}", arg.path.display())))
+}
+
+/// Why a command failed. Decides what is printed, and the exit code, after BSD's `sysexits.h`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The configuration is wrong: the text names every mistake.
+    Config(String),
+    /// No relay answers.
+    Unavailable(String),
+    /// Whoever read our output has left, as `head` does: no mistake.
+    OutputClosed,
+    /// Anything else.
+    Other(String),
+}
+
+impl Failure {
+    /// What to print on standard error, if anything.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            // Mistakes in a configuration come formatted, each with its place.
+            Self::Config(text) => Some(text.clone()),
+            Self::Unavailable(text) | Self::Other(text) => Some(format!("error: {text}")),
+            Self::OutputClosed => None,
+        }
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::OutputClosed => 0,
+            Self::Other(_) => 1,
+            Self::Unavailable(_) => 69, // EX_UNAVAILABLE
+            Self::Config(_) => 78,      // EX_CONFIG
+        }
+    }
+}
+
+/// Of writing to standard output.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Other(format!("cannot write: {error}")),
+        }
+    }
+}

@@ -101,7 +101,7 @@ pub struct Chunk {
 }
 
 /// How a journal stands, for status and metrics.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct JournalStats {
     /// The oldest offset that can still be read.
     pub first: Offset,
@@ -113,6 +113,8 @@ pub struct JournalStats {
     pub segments: usize,
     /// Records found damaged since the start.
     pub damaged: u64,
+    /// Whether an append would now be refused for want of space.
+    pub full: bool,
     /// Why nothing is acknowledged any more, once that is so.
     pub failed: Option<String>,
     /// The sink with the oldest cursor, when its backlog holds more than half of `bytes_max`.

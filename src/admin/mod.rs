@@ -1,0 +1,163 @@
+//! The admin listener: whether the relay lives, what it does, and the built-in stream.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `GET /` | a page with the status and the stream as it comes |
+//! | `GET /healthz` | 200 while the process answers at all |
+//! | `GET /readyz` | 200 while the journal takes events, else 503 with the reason |
+//! | `GET /metrics` | OpenMetrics; `docs/metrics.md` has every name |
+//! | `GET /api/v1/status` | [`Status`] as JSON |
+//! | `GET /stream?topic=…` | events as they come, and as they came: [`stream`] |
+//!
+//! Errors are `application/problem+json`. With `admin.tokens` all but `/`, `/healthz` and `/readyz`
+//! (which hold nothing to hide, and whose callers cannot send a header) want a bearer token.
+
+mod auth;
+mod health;
+mod status;
+pub mod stream;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use warp::reply::{Reply as _, Response};
+
+use crate::config::{AdminConfig, Config};
+use crate::delivery::SinkStatus;
+use crate::http;
+use crate::journal::Journal;
+use crate::telemetry::Metrics;
+
+pub use status::{Ready, ReceiverStatus, Status};
+
+/// The version that status, metrics and `--version` tell.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the media type of OpenMetrics 1.0 is (its specification, "Protocol Negotiation").
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Connections at a time; each stream takes one, and people and scrapers need few.
+const CONNECTIONS_MAX: usize = stream::STREAMS_MAX + 128;
+
+/// What the listener shows: handles on what runs.
+#[derive(Clone)]
+pub struct State {
+    pub config: Arc<Config>,
+    pub journal: Arc<dyn Journal>,
+    /// One per sink with a worker, in the configuration's order.
+    pub sinks: Vec<Arc<SinkStatus>>,
+    pub metrics: Arc<Metrics>,
+    /// Turns true when the relay begins to stop, before its sinks are drained: it is then no
+    /// longer ready, while status and metrics still answer.
+    pub stopping: watch::Receiver<bool>,
+    pub started: Instant,
+    pub stream: stream::Options,
+}
+
+/// The admin listener could not be bound.
+#[derive(Debug)]
+pub struct BindError {
+    pub listen: SocketAddr,
+    pub cause: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {} (`admin.listen`): {}", self.listen, self.cause)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// A bound listener, not yet answering.
+pub struct Admin {
+    listener: TcpListener,
+    tokens: Arc<auth::Tokens>,
+    state: State,
+}
+
+/// Binds the listener.
+///
+/// # Errors
+/// [`BindError`]: the address is taken, or is not this machine's.
+pub async fn bind(config: &AdminConfig, state: State) -> Result<Admin, BindError> {
+    let listen = config.listen;
+    let listener = TcpListener::bind(listen).await.map_err(|cause| BindError { listen, cause })?;
+    Ok(Admin { listener, tokens: Arc::new(auth::Tokens::new(config.tokens.clone())), state })
+}
+
+impl Admin {
+    /// The address it is bound to: the configured one, with the port that a `0` stood for.
+    ///
+    /// # Errors
+    /// The operating system's, which for a bound listener has none.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `shutdown`, then ends the streams and finishes what is under way.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let (stop, stopped) = watch::channel(false);
+        let limits = http::Limits {
+            connections_max: CONNECTIONS_MAX,
+            header_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(2),
+        };
+        let shutdown = async {
+            shutdown.await;
+            let _ = stop.send(true);
+        };
+        let routes = routes(self.state, self.tokens, stopped);
+        http::serve(self.listener, routes, limits, shutdown).await;
+    }
+}
+
+fn routes(
+    state: State,
+    tokens: Arc<auth::Tokens>,
+    stopped: watch::Receiver<bool>,
+) -> BoxedFilter<(Response,)> {
+    let streams = stream::Streams::new(&state, stopped);
+    let state = Arc::new(state);
+    let get = |path: &'static str| warp::path(path).and(warp::path::end()).and(warp::get());
+    let with_state = move || {
+        let state = Arc::clone(&state);
+        warp::any().map(move || Arc::clone(&state))
+    };
+    let open = get("healthz")
+        .map(health::alive)
+        .or(get("readyz").and(with_state()).map(|state: Arc<State>| health::ready(&state)))
+        .unify();
+    let metrics = get("metrics").and(with_state()).map(|state: Arc<State>| metrics(&state));
+    let status = warp::path!("api" / "v1" / "status")
+        .and(warp::get())
+        .and(with_state())
+        .map(|state: Arc<State>| json(&Status::of(&state)));
+    let stream = get("stream")
+        .and(warp::header::optional::<String>("last-event-id"))
+        .and(warp::query::<Vec<(String, String)>>())
+        .map(move |last_id: Option<String>, query: Vec<(String, String)>| streams.answer(last_id, &query));
+    let guarded = metrics.or(status).unify().or(stream).unify();
+    http::answering(open.or(auth::guard(tokens, guarded)).unify())
+}
+
+fn metrics(state: &State) -> Response {
+    status::refresh_gauges(state);
+    match state.metrics.render() {
+        Ok(text) => warp::reply::with_header(text, CONTENT_TYPE, OPENMETRICS).into_response(),
+        Err(error) => http::problem(warp::http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// A value as JSON that no cache keeps.
+fn json(value: &impl serde::Serialize) -> Response {
+    warp::reply::with_header(warp::reply::json(value), CACHE_CONTROL, "no-store").into_response()
+}
