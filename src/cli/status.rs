@@ -89,7 +89,8 @@ fn render(status: &Status) -> String {
     out += &sinks(&status.sinks);
     for sink in &status.sinks {
         if let Some(error) = &sink.last_error {
-            out += &format!("\n{}: {}\n  {}\n", sink.name, when(error), error.text);
+            let when = when(error, sink.failures > 0);
+            out += &format!("\n{}: {when}\n  {}\n", sink.name, error.text);
         }
     }
     out
@@ -97,7 +98,8 @@ fn render(status: &Status) -> String {
 
 fn sinks(sinks: &[SinkSnapshot]) -> String {
     let mut table = Table::new();
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    // Long lines stay lines, for `grep` and `awk`.
+    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header([
         "SINK",
         "KIND",
@@ -143,11 +145,13 @@ fn state(sink: &SinkSnapshot) -> String {
     }
 }
 
-fn when(error: &LastError) -> String {
-    let time =
-        |at| jiff::Timestamp::from_microsecond(at).map_or_else(|_| "?".to_owned(), |t| format!("{t:.0}"));
+/// When a sink last failed, and since when it has, if it still does.
+fn when(error: &LastError, fails: bool) -> String {
+    let time = |at| {
+        jiff::Timestamp::from_microsecond(at).map_or_else(|_| "?".to_owned(), |time| format!("{time:.0}"))
+    };
     let (at, since) = (time(error.at), time(error.since));
-    if at == since { format!("failed at {at}") } else { format!("failed at {at}, fails since {since}") }
+    if fails { format!("fails since {since}, last at {at}") } else { format!("last failed at {at}") }
 }
 
 /// A duration to read: whole seconds, but tenths below ten of them.
@@ -194,6 +198,18 @@ mod tests {
             sinks: vec![bus, sink("archive", BreakerState::Closed)],
             streams: 0,
         };
-        insta::assert_snapshot!(render(&status), @"");
+        insta::assert_snapshot!(render(&status), @r"
+        relay 1.2.3 up 7.2s, NOT READY: the journal is full
+        receiver  127.0.0.1:8080  40 received, 2 duplicates, 0 quarantined, 1 connections open
+        journal   offsets 1..41  0 B of 10GiB in 0 segments, 0 damaged
+        streams   0 open
+
+         SINK     KIND   TARGET          STATE             POSITION  LAG     AGE  IN FLIGHT  DELIVERED  DEAD
+         bus      kafka  localhost:9092  open, 5 failures         0   12  1h2m5s          0          0     0
+         archive  kafka  localhost:9092  ok                       0    0       -          0          0     0
+
+        bus: fails since 1970-01-01T00:00:01Z, last at 1970-01-01T00:01:01Z
+          connection refused
+        ");
     }
 }
