@@ -1,7 +1,6 @@
 //! The relay at one moment: `/api/v1/status`, and the gauges of `/metrics`.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -9,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{State, VERSION};
 use crate::delivery::{BreakerState, SinkSnapshot};
-use crate::journal::{AppendError, JournalStats, Micros};
+use crate::journal::local::now;
+use crate::journal::{AppendError, JournalStats};
 use crate::telemetry::Metrics;
 
 /// What `/api/v1/status` answers and `relay status` shows.
@@ -55,17 +55,14 @@ impl Ready {
     }
 
     fn judge(stats: &JournalStats, stopping: bool) -> Self {
-        let held_by = stats.held_by.clone();
-        let obstacle = if stopping {
-            Some(AppendError::Closed)
+        let reason = if stopping {
+            Some(AppendError::Closed.to_string())
         } else if let Some(cause) = &stats.failed {
-            Some(AppendError::Failed(cause.clone()))
-        } else if stats.full {
-            Some(AppendError::Full { held_by })
+            Some(AppendError::Failed(cause.clone()).to_string())
         } else {
-            None
+            stats.refused.clone()
         };
-        Self { ready: obstacle.is_none(), reason: obstacle.map(|obstacle| obstacle.to_string()) }
+        Self { ready: reason.is_none(), reason }
     }
 }
 
@@ -126,12 +123,6 @@ fn refresh_sink(metrics: &Metrics, sink: &SinkSnapshot) {
     metrics.sink_dead_letters.get_or_create(&label).set(signed(sink.dead_letters));
 }
 
-/// The wall clock, in microseconds since 1970. Read here, at the edge, and passed in from here.
-pub(super) fn now() -> Micros {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
-}
-
 fn count(counter: &Counter) -> u64 {
     counter.get()
 }
@@ -152,12 +143,12 @@ mod tests {
     fn ready_while_the_journal_takes_events() {
         let well = JournalStats::default();
         let failed = JournalStats { failed: Some("EIO".into()), ..JournalStats::default() };
-        let full = JournalStats { full: true, held_by: Some("bus".into()), ..JournalStats::default() };
+        let full = JournalStats { refused: Some("the journal is full".into()), ..JournalStats::default() };
         for (stats, stopping, reason) in [
             (&well, false, None),
             (&well, true, Some("the relay is stopping")),
             (&failed, false, Some("a restart: EIO")),
-            (&full, false, Some("the backlog of sink `bus`")),
+            (&full, false, Some("the journal is full")),
         ] {
             let ready = Ready::judge(stats, stopping);
             assert_eq!(ready.ready, reason.is_none(), "{ready:?}");

@@ -113,10 +113,10 @@ pub struct JournalStats {
     pub segments: usize,
     /// Records found damaged since the start.
     pub damaged: u64,
-    /// Whether an append would now be refused for want of space.
-    pub full: bool,
     /// Why nothing is acknowledged any more, once that is so.
     pub failed: Option<String>,
+    /// Why the last append was refused for want of room, until there is room again.
+    pub refused: Option<String>,
     /// The sink with the oldest cursor, when its backlog holds more than half of `bytes_max`.
     pub held_by: Option<String>,
 }

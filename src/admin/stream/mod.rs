@@ -45,10 +45,10 @@ use self::pump::Pump;
 use self::start::Start;
 use self::topics::{Selector, Topics};
 use super::State;
-use super::status::now;
 use crate::config::Config;
 use crate::http::problem;
 use crate::journal::Journal;
+use crate::journal::local::now;
 use crate::sinks::SinkOptions;
 use crate::telemetry::Metrics;
 

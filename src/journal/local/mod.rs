@@ -92,6 +92,8 @@ struct Shared {
     head: watch::Sender<Offset>,
     closed: watch::Sender<bool>,
     failed: Mutex<Option<String>>,
+    /// Why the last append that wanted a further segment got none.
+    refused: Mutex<Option<AppendError>>,
     damaged: AtomicU64,
     metrics: Arc<Metrics>,
 }
@@ -106,6 +108,14 @@ impl Shared {
         let text = error.to_string();
         *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.clone());
         AppendError::Failed(text)
+    }
+
+    fn refused(&self) -> Option<AppendError> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refused(&self, error: Option<&AppendError>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = error.cloned();
     }
 
     /// The sink whose backlog keeps the oldest segment.
@@ -175,6 +185,7 @@ impl LocalJournal {
             head: watch::Sender::new(found.next),
             closed: watch::Sender::new(false),
             failed: Mutex::new(None),
+            refused: Mutex::new(None),
             damaged: AtomicU64::new(found.damaged),
             metrics,
         });
@@ -318,6 +329,7 @@ impl Journal for LocalJournal {
             segments: shared.segments.len(),
             damaged: shared.damaged.load(Ordering::Relaxed),
             failed: shared.failed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            refused: shared.refused().map(|error| error.to_string()),
             held_by,
         }
     }

@@ -136,11 +136,18 @@ fn full_names_who_holds_the_space_and_goes_on_once_it_is_free() {
         };
         assert_eq!(error, AppendError::Full { held_by: Some("slow".into()) });
         assert_eq!(journal.stats().held_by.as_deref(), Some("slow"));
+        assert_eq!(journal.stats().refused, Some(error.to_string()));
         let (events, lost) = drain(&journal, 1).await;
         assert_eq!((events.len(), lost), (taken, 0), "all that was acknowledged is there");
 
         journal.save_cursor("slow", journal.head());
         journal.flush().await;
+        let noticed = async {
+            while journal.stats().refused.is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), noticed).await.expect("ready again by itself");
         journal.append(vec![event("more", 500)], 0).await.expect("there is room again");
         drop(journal); // and with it the tail in memory
         let journal = open(&options);

@@ -114,7 +114,10 @@ impl Writer {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
-            Command::Trim { now } => self.trim(Some(self.shared.options.retention), now, 0),
+            Command::Trim { now } => {
+                self.trim(Some(self.shared.options.retention), now, 0);
+                self.reconsider(now);
+            }
         }
     }
 
@@ -156,7 +159,9 @@ impl Writer {
         if let Some(error) = self.shared.failure() {
             return Err(error);
         }
-        self.roll(bytes as u64, now)
+        let rolled = self.roll(bytes as u64, now);
+        self.shared.set_refused(rolled.as_ref().err());
+        rolled
     }
 
     /// Begins a segment that has room for `bytes`.
@@ -213,6 +218,19 @@ impl Writer {
                 tracing::debug!(first = segment.base, "a segment of the journal is given back");
                 self.spares.recycle(segment);
             }
+        }
+    }
+
+    /// After a refusal: whether there is room again. Whoever sends elsewhere while the relay is not
+    /// ready would else never find out.
+    fn reconsider(&mut self, now: Micros) {
+        if self.shared.refused().is_none() {
+            return;
+        }
+        let needed = self.shared.options.segment_bytes;
+        self.trim(None, now, needed);
+        if self.shared.segments.bytes() + needed <= self.shared.options.bytes_max {
+            self.shared.set_refused(None);
         }
     }
 
