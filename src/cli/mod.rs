@@ -18,6 +18,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::{self, Config};
 use crate::logging::{self, LogFormat};
 
 /// A durable bridge from a container registry's notifications to Kafka, RabbitMQ, NATS, webhooks
@@ -108,8 +109,15 @@ impl Cli {
     }
 }
 
-fn load(arg: &ConfigArg) -> Result<crate::config::Config, Failure> {
-    Err(Failure::Config(format!("cannot read {}", arg.path.display())))
+/// Reads the configuration. Warnings are logged.
+fn load(arg: &ConfigArg) -> Result<Config, Failure> {
+    let loaded = config::load(&arg.path, &|name| std::env::var(name).ok()).map_err(|problems| {
+        Failure::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.config)
 }
 
 /// Why a command failed. Decides what is printed, and the exit code, after BSD's `sysexits.h`.

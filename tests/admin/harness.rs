@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a test wants to be different.
+#[derive(Clone, Copy)]
 pub struct Setup {
     pub tokens: &'static [&'static str],
     pub stream: stream::Options,
@@ -59,10 +60,11 @@ pub struct Relay {
     pub stopping: watch::Sender<bool>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    setup: Setup,
+    folder: tempfile::TempDir,
 }
 
-/// Two stream sinks with different topics, and one that needs no broker.
+/// A stream with topics of two routes, and a sink that needs no broker.
 fn config(setup: &Setup) -> Config {
     let tokens = setup.tokens.join(", ");
     let disabled = !setup.streams;
@@ -71,11 +73,10 @@ fn config(setup: &Setup) -> Config {
 admin: {{listen: '127.0.0.1:0', tokens: [{tokens}]}}
 sinks:
   - {{name: live, stream: {{}}, disabled: {disabled}}}
-  - {{name: releases, stream: {{}}, topic: 'releases.{{namespace}}', disabled: {disabled}}}
   - {{name: bus, stdout: {{}}, topic: elsewhere}}
 routes:
   - {{name: all, to: [live, bus]}}
-  - {{name: releases, match: {{tags: ['v*']}}, to: [releases]}}
+  - {{name: releases, match: {{tags: ['v*']}}, to: [{{sink: live, topic: 'releases.{{namespace}}'}}]}}
 "
     );
     let around = relay::config::Surroundings { env: &|_| None, read: &|_| unreachable!("it names no file") };
@@ -84,7 +85,10 @@ routes:
 
 impl Relay {
     pub async fn start(setup: Setup) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::start_in(tempfile::tempdir().expect("a folder"), setup).await
+    }
+
+    async fn start_in(folder: tempfile::TempDir, setup: Setup) -> Self {
         let metrics = Arc::new(Metrics::new());
         let options = Options {
             folder: folder.path().to_owned(),
@@ -111,7 +115,7 @@ impl Relay {
         let addr = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(listener.serve(async { drop(stopped.await) }));
-        Self { addr, journal, metrics, bus, stopping, stop, served, _folder: folder }
+        Self { addr, journal, metrics, bus, stopping, stop, served, setup, folder }
     }
 
     /// Makes one event durable; answers its offset.
@@ -154,6 +158,16 @@ impl Relay {
         self.stop.send(()).expect("it runs");
         within(self.served).await.expect("it does not panic");
     }
+
+    /// Stops, and starts on the same journal, at another port.
+    pub async fn restart(self) -> Self {
+        let Self { stop, served, setup, folder, journal, .. } = self;
+        stop.send(()).expect("it runs");
+        within(served).await.expect("it does not panic");
+        eventually("all readers have gone", || Arc::strong_count(&journal) == 1).await;
+        drop(journal);
+        Self::start_in(folder, setup).await
+    }
 }
 
 pub struct Answer {
@@ -173,10 +187,8 @@ impl Answer {
 
     /// The detail of a problem of this status.
     pub fn problem(&self, status: u16) -> String {
-        assert_eq!(
-            (self.status.as_u16(), &self.headers["content-type"]),
-            (status, "application/problem+json")
-        );
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.json()["status"], status);
         self.json()["detail"].as_str().expect("a detail").to_owned()
     }
