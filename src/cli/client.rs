@@ -25,7 +25,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ClientArgs {
     /// The relay's admin listener
-    #[arg(long, env = "RELAY_ADMIN_URL", default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    #[arg(
+        long,
+        env = "RELAY_ADMIN_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8081",
+        value_name = "URL"
+    )]
     url: String,
 
     /// A bearer token, where the relay has `admin.tokens`

@@ -50,11 +50,11 @@ Exit codes: 0 done, 1 failed, 2 wrong arguments, 69 no relay answers, 78 a wrong
 #[derive(Debug, clap::Args)]
 struct Global {
     /// Say more; twice or three times, more still. RUST_LOG overrides it
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
     verbose: u8,
 
     /// How log lines on standard error look
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", display_order = 901)]
     log_format: LogFormat,
 }
 

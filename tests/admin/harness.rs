@@ -35,6 +35,7 @@ pub struct Setup {
     pub segment_bytes: u64,
     pub retention: Micros,
     pub streams: bool,
+    pub listen: SocketAddr,
 }
 
 impl Default for Setup {
@@ -46,6 +47,7 @@ impl Default for Setup {
             segment_bytes: 1 << 20,
             retention: Micros::MAX,
             streams: true,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
 }
@@ -67,10 +69,10 @@ pub struct Relay {
 /// A stream with topics of two routes, and a sink that needs no broker.
 fn config(setup: &Setup) -> Config {
     let tokens = setup.tokens.join(", ");
-    let disabled = !setup.streams;
+    let (disabled, listen) = (!setup.streams, setup.listen);
     let text = format!(
         "receiver: {{listen: '127.0.0.1:8080'}}
-admin: {{listen: '127.0.0.1:0', tokens: [{tokens}]}}
+admin: {{listen: '{listen}', tokens: [{tokens}]}}
 sinks:
   - {{name: live, stream: {{}}, disabled: {disabled}}}
   - {{name: bus, stdout: {{}}, topic: elsewhere}}
@@ -159,14 +161,14 @@ impl Relay {
         within(self.served).await.expect("it does not panic");
     }
 
-    /// Stops, and starts on the same journal, at another port.
+    /// Stops, and starts again on the same journal and port.
     pub async fn restart(self) -> Self {
-        let Self { stop, served, setup, folder, journal, .. } = self;
+        let Self { addr, stop, served, setup, folder, journal, .. } = self;
         stop.send(()).expect("it runs");
         within(served).await.expect("it does not panic");
         eventually("all readers have gone", || Arc::strong_count(&journal) == 1).await;
         drop(journal);
-        Self::start_in(folder, setup).await
+        Self::start_in(folder, Setup { listen: addr, ..setup }).await
     }
 }
 
