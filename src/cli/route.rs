@@ -17,7 +17,6 @@ use crate::event::{Envelope, Event};
 Examples:
   relay route event.json
   relay route -c relay.yml - < events.jsonl
-  relay emit --count 1 --print | relay route
   relay route --json event.json | jq '.routes[] | select(.matched)'
 
 The file may hold envelopes as a registry sends them, events, or any number of either.
