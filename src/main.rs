@@ -19,17 +19,7 @@ fn main() -> ExitCode {
     cli.init_logging();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return end(&Failure::Other(format!("cannot start: {error}"))),
+        Err(error) => return Failure::Other(format!("cannot start: {error}")).report(),
     };
-    match runtime.block_on(cli.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => end(&failure),
-    }
-}
-
-fn end(failure: &Failure) -> ExitCode {
-    if let Some(text) = failure.text() {
-        eprintln!("{text}");
-    }
-    ExitCode::from(failure.exit_code())
+    runtime.block_on(cli.run())
 }

@@ -1,6 +1,6 @@
 //! The commands: one file each, with its arguments, its help and what it does.
 //!
-//! To add one: a file with `Args` (a `clap::Args`) and `run`, a variant of [`Command`] and an arm
+//! To add one: a file with `Args` (a `clap::Args`, with examples) and `run`, a variant of [`Command`] and an arm
 //! in [`Cli::run`]; then `UPDATE_DOCS=1 cargo test --test cli` to write it down in
 //! `docs/commands.md`.
 
@@ -15,6 +15,7 @@ mod tail;
 
 use std::io;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -93,19 +94,17 @@ impl Cli {
         logging::init(!serving, self.global.verbose, self.global.log_format);
     }
 
-    /// Does what the arguments say.
-    ///
-    /// # Errors
-    /// [`Failure`]: what to print, and the exit code.
-    pub async fn run(self) -> Result<(), Failure> {
+    /// Does what the arguments say; prints why it failed, if it did.
+    pub async fn run(self) -> ExitCode {
         let log_format = self.global.log_format;
-        match self.command.unwrap_or(Command::Serve(self.serve)) {
+        let done = match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(args) => serve::run(args, log_format).await,
             Command::Route(args) => route::run(&args),
             Command::Status(args) => status::run(&args).await,
             Command::Tail(args) => tail::run(&args).await,
             Command::Completions(args) => completions::run(&args),
-        }
+        };
+        done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
     }
 }
 
@@ -134,23 +133,20 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What to print on standard error, if anything.
-    pub fn text(&self) -> Option<String> {
+    /// Prints what there is to say, and answers the exit code.
+    pub fn report(&self) -> ExitCode {
         match self {
             // Mistakes in a configuration come formatted, each with its place.
-            Self::Config(text) => Some(text.clone()),
-            Self::Unavailable(text) | Self::Other(text) => Some(format!("error: {text}")),
-            Self::OutputClosed => None,
+            Self::Config(text) => eprintln!("{text}"),
+            Self::Unavailable(text) | Self::Other(text) => eprintln!("error: {text}"),
+            Self::OutputClosed => {}
         }
-    }
-
-    pub fn exit_code(&self) -> u8 {
-        match self {
+        ExitCode::from(match self {
             Self::OutputClosed => 0,
             Self::Other(_) => 1,
             Self::Unavailable(_) => 69, // EX_UNAVAILABLE
             Self::Config(_) => 78,      // EX_CONFIG
-        }
+        })
     }
 }
 
