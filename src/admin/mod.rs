@@ -9,11 +9,12 @@
 //! | `GET /api/v1/status` | [`Status`] as JSON |
 //! | `GET /stream?topic=…` | events as they come, and as they came: [`stream`] |
 //!
-//! Errors are `application/problem+json`. With `admin.tokens` all but `/`, `/healthz` and `/readyz`
-//! (which hold nothing to hide, and whose callers cannot send a header) want a bearer token.
+//! Errors are `application/problem+json`. With `admin.tokens` all but the page, `/healthz` and
+//! `/readyz` (which hold nothing to hide, and whose callers cannot send a header) want a bearer token.
 
 mod auth;
 mod health;
+mod page;
 mod status;
 pub mod stream;
 
@@ -146,7 +147,7 @@ fn routes(
         .and(warp::query::<Vec<(String, String)>>())
         .map(move |last_id: Option<String>, query: Vec<(String, String)>| streams.answer(last_id, &query));
     let guarded = metrics.or(status).unify().or(stream).unify();
-    http::answering(open.or(auth::guard(tokens, guarded)).unify())
+    http::answering(page::routes().or(open).unify().or(auth::guard(tokens, guarded)).unify())
 }
 
 fn metrics(state: &State) -> Response {

@@ -123,7 +123,7 @@ fn check_open_metrics(text: &str) {
 #[tokio::test]
 async fn tokens_guard_all_but_probes() {
     let relay = Relay::start(Setup { tokens: &["first", "second"], ..Setup::default() }).await;
-    for open in ["/healthz", "/readyz"] {
+    for open in ["/", "/healthz", "/readyz"] {
         assert_eq!(relay.get(open).await.status, 200, "{open}");
     }
     for guarded in ["/metrics", "/api/v1/status", "/stream"] {
@@ -142,6 +142,26 @@ async fn what_is_not_there_is_a_problem_too() {
     let relay = Relay::start(Setup::default()).await;
     relay.get("/nothing").await.problem(404);
     relay.get("/healthz/more").await.problem(404);
+}
+
+#[tokio::test]
+async fn the_page_is_whole_and_lets_nothing_else_in() {
+    let relay = Relay::start(Setup::default()).await;
+    let page = relay.get("/").await;
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(
+        page.headers["content-security-policy"].to_str().expect("text").starts_with("default-src 'self'")
+    );
+    // Whatever it refers to is there.
+    let quoted = page.text().split('"').skip(1).step_by(2);
+    let references =
+        quoted.filter(|text| text.contains('/') || text.starts_with("page.") || *text == "metrics");
+    let mut seen = 0;
+    for reference in references.filter(|text| !text.contains(' ')) {
+        assert_eq!(relay.get(&format!("/{reference}")).await.status, 200, "{reference}");
+        seen += 1;
+    }
+    assert!(seen >= 4, "{seen}");
 }
 
 /// `docs/metrics.md` says what there is; `UPDATE_DOCS=1 cargo test` writes it anew.
