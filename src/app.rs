@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, SinkConfig};
-use crate::delivery::{DeadLetterError, DeadLetters, Feed, FeedReader, SinkStatus, Stop, Worker};
+use crate::delivery::{
+    DeadLetterError, DeadLetters, Feed, FeedReader, SinkStatus, Stop, Surroundings, Worker,
+};
 use crate::journal::Journal;
 use crate::journal::local::{self, CURSOR_SAVE_INTERVAL, LocalJournal, OpenError};
 use crate::quarantine::Quarantine;
@@ -220,8 +222,14 @@ fn prepare(
             let letters = open_letters(&config.journal.path, sink)?;
             let built = options.build(context(config, index));
             let reader = FeedReader::new(feed.clone(), index, at);
-            let (status, metrics, stop) = (status.clone(), metrics.clone(), stop.clone());
-            Some(Worker::new(sink, built, reader, journal.clone(), letters, status, metrics, stop))
+            let surroundings = Surroundings {
+                journal: journal.clone(),
+                letters,
+                status: status.clone(),
+                metrics: metrics.clone(),
+                stop: stop.clone(),
+            };
+            Some(Worker::new(sink, built, reader, surroundings))
         };
         prepared.push(Prepared { index, status, worker });
     }

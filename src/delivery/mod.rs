@@ -15,4 +15,4 @@ pub use breaker::Breaker;
 pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
 pub use feed::{Feed, FeedReader};
 pub use status::{BreakerState, LastError, SinkSnapshot, SinkStatus};
-pub use worker::{Stop, Worker};
+pub use worker::{Stop, Surroundings, Worker};

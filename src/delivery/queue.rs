@@ -32,10 +32,6 @@ impl Queue {
         self.tries.push_back(Tries::default());
     }
 
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

@@ -83,18 +83,24 @@ enum Trouble {
     Closed,
 }
 
+/// What a worker is given of the rest of the relay.
+pub struct Surroundings {
+    pub journal: Arc<dyn Journal>,
+    pub letters: Arc<DeadLetters>,
+    pub status: Arc<SinkStatus>,
+    pub metrics: Arc<Metrics>,
+    pub stop: watch::Receiver<Stop>,
+}
+
 impl Worker {
     /// A worker for `sink`, which takes from `reader`.
     pub fn new(
         config: &SinkConfig,
         sink: Box<dyn Sink>,
         reader: FeedReader,
-        journal: Arc<dyn Journal>,
-        letters: Arc<DeadLetters>,
-        status: Arc<SinkStatus>,
-        metrics: Arc<Metrics>,
-        stop: watch::Receiver<Stop>,
+        surroundings: Surroundings,
     ) -> Self {
+        let Surroundings { journal, letters, status, metrics, stop } = surroundings;
         let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
         status.position.store(reader.at(), Relaxed);
         status.dead_letters.store(letters.count(), Relaxed);

@@ -56,7 +56,7 @@ impl SegmentFile {
 
     /// # Errors
     /// The disk's.
-    pub fn len(&self) -> io::Result<u64> {
+    pub fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 

@@ -85,10 +85,6 @@ impl Duplicates {
         }
     }
 
-    pub fn is_full(&self) -> bool {
-        self.order.len() >= REMEMBERED_MAX
-    }
-
     fn forget_oldest(&mut self) {
         if let Some((_, key)) = self.order.pop_front() {
             self.keys.remove(&key);

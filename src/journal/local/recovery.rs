@@ -185,7 +185,7 @@ fn open_segment(base: Offset, path: &Path, now: Micros) -> io::Result<Segment> {
         // The name says enough: nothing else of the header is needed to read the records.
         tracing::error!(path = %path.display(), "a segment's header is damaged; its records are read all the same");
     }
-    let bytes = file.len()?;
+    let bytes = file.size()?;
     Ok(Segment::new(base, header.map_or(now, |header| header.created), bytes, file))
 }
 

@@ -95,10 +95,6 @@ impl Segments {
         Some((list[index].clone(), list.get(index + 1).map(|next| next.base)))
     }
 
-    pub fn last(&self) -> Option<Arc<Segment>> {
-        self.read().back().cloned()
-    }
-
     /// The oldest offset there is.
     pub fn first_offset(&self) -> Offset {
         self.read().front().map_or(1, |segment| segment.base)
@@ -108,10 +104,6 @@ impl Segments {
     pub fn begun_before(&self, at: Micros) -> Option<Arc<Segment>> {
         let list = self.read();
         list.iter().rev().find(|segment| segment.created <= at).or(list.front()).cloned()
-    }
-
-    pub fn all(&self) -> Vec<Arc<Segment>> {
-        self.read().iter().cloned().collect()
     }
 
     pub fn len(&self) -> usize {

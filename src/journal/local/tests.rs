@@ -274,7 +274,7 @@ fn records(folder: &Path) -> Vec<(std::path::PathBuf, Vec<(Offset, u64, u64)>)> 
     for (index, (base, path)) in segments.iter().enumerate() {
         let file = SegmentFile::open_read_only(path).expect("open");
         let limit = segments.get(index + 1).map_or(Offset::MAX, |(next, _)| *next);
-        let end = file.len().expect("len");
+        let end = file.size().expect("len");
         let mut scan = scan::Scan::new(&file, format::SEGMENT_HEADER_BYTES, end, *base, limit, 1 << 16);
         let mut here = Vec::new();
         loop {
