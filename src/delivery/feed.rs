@@ -47,6 +47,12 @@ impl Run {
         &self.hits[from..to]
     }
 
+    /// Whether these hits are a small part of the run's bytes.
+    pub fn is_sparse(&self, hits: &[Hit]) -> bool {
+        let hit: usize = hits.iter().map(|hit| self.events[hit.event as usize].event.weight()).sum();
+        hit * 2 < self.bytes()
+    }
+
     fn bytes(&self) -> usize {
         self.events.iter().map(|stored| stored.event.weight()).sum()
     }

@@ -8,7 +8,7 @@ use crate::sinks::Message;
 /// The most that one sink's queue holds, in bytes of bodies; one message always fits.
 pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 
-/// How often and since when a message has been tried.
+/// How often a message has been sent, since when it was to be, and when it last was.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tries {
     pub attempts: u32,
@@ -26,10 +26,11 @@ pub struct Queue {
 }
 
 impl Queue {
-    pub fn push(&mut self, message: Message) {
+    /// Adds a message, at `now`: from then on it counts as being tried.
+    pub fn push(&mut self, message: Message, now: Micros) {
         self.bytes += message.body.len();
         self.messages.push_back(message);
-        self.tries.push_back(Tries::default());
+        self.tries.push_back(Tries { attempts: 0, first: now, last: now });
     }
 
     pub fn is_empty(&self) -> bool {
@@ -41,8 +42,9 @@ impl Queue {
         self.sent
     }
 
-    pub fn has_unsent(&self) -> bool {
-        self.sent < self.messages.len()
+    /// Whether there is something to send, with at most `window` messages at the destination.
+    pub fn has_unsent(&self, window: usize) -> bool {
+        self.sent < self.messages.len().min(window)
     }
 
     /// How many more fit, given the sink's window.
@@ -55,23 +57,21 @@ impl Queue {
         self.messages.front().map(|message| (message.offset, message.arrived))
     }
 
-    /// Whether any message that is not with the destination has been there before.
+    /// How many of those that are to be sent next have been sent before.
     pub fn retried(&self) -> usize {
         self.tries.iter().skip(self.sent).take_while(|tries| tries.attempts > 0).count()
     }
 
-    /// What is to be sent, as one run; counts it as sent and tried at `now`.
-    pub fn send(&mut self, now: Micros) -> &[Message] {
+    /// What is to be sent, as one run, so that at most `window` messages are at the destination;
+    /// counts it as sent at `now`.
+    pub fn send(&mut self, window: usize, now: Micros) -> &[Message] {
         let from = self.sent;
-        self.sent = self.messages.len();
-        for tries in self.tries.range_mut(from..) {
+        self.sent = self.messages.len().min(window).max(from);
+        for tries in self.tries.range_mut(from..self.sent) {
             tries.attempts += 1;
             tries.last = now;
-            if tries.attempts == 1 {
-                tries.first = now;
-            }
         }
-        &self.messages.make_contiguous()[from..]
+        &self.messages.make_contiguous()[from..self.sent]
     }
 
     /// The destination has lost what it was sent: all of it is to be sent again.
@@ -87,11 +87,11 @@ impl Queue {
         Some((message, self.tries.pop_front().unwrap_or_default()))
     }
 
-    /// Takes all messages out that were first tried before `before`; only when none is sent.
+    /// Takes the messages out that have been here since `before` or longer; only when none is sent.
     pub fn take_older(&mut self, before: Micros) -> Vec<(Message, Tries)> {
         debug_assert_eq!(self.sent, 0, "none is with the destination");
         let mut taken = Vec::new();
-        while self.tries.front().is_some_and(|tries| tries.attempts > 0 && tries.first <= before) {
+        while self.tries.front().is_some_and(|tries| tries.first <= before) {
             taken.extend(self.pop());
         }
         taken
@@ -121,25 +121,37 @@ mod tests {
     #[test]
     fn counts_what_is_sent_and_tried() {
         let mut queue = Queue::default();
-        queue.push(message(1, 10));
-        queue.push(message(2, 10));
-        assert_eq!(queue.send(100).len(), 2);
-        queue.push(message(3, 10));
-        assert!(queue.has_unsent() && queue.retried() == 0);
-        assert_eq!(queue.send(200)[0].offset, 3);
+        queue.push(message(1, 10), 100);
+        queue.push(message(2, 10), 110);
+        assert_eq!(queue.send(10, 100).len(), 2);
+        queue.push(message(3, 10), 120);
+        assert!(queue.has_unsent(10) && queue.retried() == 0);
+        assert_eq!(queue.send(10, 200)[0].offset, 3);
         queue.unsend();
         assert_eq!((queue.retried(), queue.sent()), (3, 0));
         let (first, tries) = queue.pop().expect("one");
         assert_eq!((first.offset, tries.attempts, tries.first), (1, 1, 100));
-        assert_eq!(queue.take_older(150).len(), 1);
+        assert_eq!(queue.take_older(115).len(), 1);
         assert_eq!(queue.oldest(), Some((3, 0)));
+    }
+
+    #[test]
+    fn never_sends_more_than_the_window() {
+        let mut queue = Queue::default();
+        for offset in 1..=5 {
+            queue.push(message(offset, 10), 0);
+        }
+        assert_eq!(queue.send(2, 0).len(), 2);
+        assert!(!queue.has_unsent(2));
+        queue.pop();
+        assert_eq!(queue.send(2, 0).iter().map(|message| message.offset).collect::<Vec<_>>(), [3]);
     }
 
     #[test]
     fn is_bounded_in_bytes_but_takes_one_of_any_size() {
         let mut queue = Queue::default();
         assert_eq!(queue.room(5), 5);
-        queue.push(message(1, QUEUE_BYTES_MAX * 2));
+        queue.push(message(1, QUEUE_BYTES_MAX * 2), 0);
         assert_eq!(queue.room(5), 0);
         queue.pop();
         assert_eq!(queue.room(5), 5);

@@ -24,6 +24,9 @@ use crate::telemetry::Metrics;
 /// written, a journal that cannot be read.
 const OWN_TROUBLE_REST: Duration = Duration::from_secs(1);
 
+/// Dead letters that wait to be written, at most; one event's more at the end.
+const CONDEMNED_MAX: usize = 256;
+
 /// What a worker is told about stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -41,6 +44,8 @@ pub struct Worker {
     queue: Queue,
     breaker: Breaker,
     connected: bool,
+    /// Whether the reader had nothing more when it was last asked.
+    caught_up: bool,
     /// Dead letters that are not yet durable; until they are, nothing else happens.
     condemned: Vec<(Message, Tries, Rejection)>,
     /// When the destination last made progress.
@@ -109,6 +114,7 @@ impl Worker {
             queue: Queue::default(),
             breaker: Breaker::new(config.threshold, micros(config.backoff)),
             connected: false,
+            caught_up: false,
             condemned: Vec::new(),
             progress: Instant::now(),
             timeout: config.timeout,
@@ -126,8 +132,13 @@ impl Worker {
 
     /// Runs until told to stop, or until the journal is closed.
     pub async fn run(mut self) {
+        let stop = self.stop.clone();
         while !self.is_done() {
-            match self.round().await {
+            let round = tokio::select! {
+                round = self.round() => round,
+                () = deadline(stop.clone()) => break,
+            };
+            match round {
                 Ok(()) => {}
                 Err(Trouble::Closed) => break,
                 Err(Trouble::Sink) if self.is_stopping() => break,
@@ -162,22 +173,22 @@ impl Worker {
         if !self.connected {
             self.connect().await?;
         }
-        if self.queue.has_unsent() {
+        if self.queue.has_unsent(self.sink.window()) {
             self.send().await?;
         }
         self.status.in_flight.store(self.queue.sent() as u64, Relaxed);
-        if self.queue.is_empty() {
-            self.save_cursor();
-            self.wait().await
-        } else {
-            self.settle().await
+        if !self.queue.is_empty() {
+            return self.settle().await;
         }
+        self.save_cursor();
+        if self.caught_up { self.wait().await } else { Ok(()) }
     }
 
     /// Takes events as long as there are any and there is room, and renders them.
     async fn fill(&mut self) -> Result<(), Trouble> {
+        self.caught_up = false;
         let mut room = self.queue.room(self.sink.window());
-        while room > 0 {
+        while room > 0 && self.condemned.len() < CONDEMNED_MAX {
             let idle = self.queue.is_empty() && self.condemned.is_empty();
             let next = match self.reader.next(idle).await {
                 Ok(next) => next,
@@ -185,7 +196,10 @@ impl Worker {
                 Err(ReadError::Io(what)) => return Err(Trouble::Own(what)),
             };
             self.note_lost();
-            let Next::Run(run) = next else { break };
+            let Next::Run(run) = next else {
+                self.caught_up = true;
+                break;
+            };
             self.take_from(&run, room);
             room = self.queue.room(self.sink.window());
         }
@@ -197,12 +211,16 @@ impl Worker {
     fn take_from(&mut self, run: &super::feed::Run, mut room: usize) {
         let hits = run.hits(self.sink_index());
         let from = hits.partition_point(|hit| run.events[hit.event as usize].offset < self.reader.at());
+        let sparse = run.is_sparse(hits);
         let mut messages = Vec::new();
         for hits in hits[from..].chunk_by(|a, b| a.event == b.event) {
             if room == 0 {
                 break;
             }
-            let stored: &Stored = &run.events[hits[0].event as usize];
+            let stored = &run.events[hits[0].event as usize];
+            // What few events of a run go here must not keep all of its memory while they wait.
+            let detached = sparse.then(|| Stored { event: stored.event.detached(), ..*stored });
+            let stored = detached.as_ref().unwrap_or(stored);
             let table = self.reader.table();
             let targets = hits.iter().map(|hit| -> &Target { table.target(hit.target) });
             self.renderer.render(stored, targets, &mut messages);
@@ -210,7 +228,7 @@ impl Worker {
             self.reader.advance(stored.offset);
             for message in messages.drain(..) {
                 match self.too_large(&message) {
-                    None => self.queue.push(message),
+                    None => self.queue.push(message, now()),
                     Some(rejection) => self.condemned.push((message, Tries::default(), rejection)),
                 }
             }
@@ -255,7 +273,7 @@ impl Worker {
         if self.queue.sent() == 0 {
             self.progress = Instant::now();
         }
-        let batch = self.queue.send(now());
+        let batch = self.queue.send(self.sink.window(), now());
         let sent = timeout(self.timeout, self.sink.send(batch)).await;
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -337,6 +355,7 @@ impl Worker {
     /// Waits for something to do.
     async fn wait(&mut self) -> Result<(), Trouble> {
         if self.is_stopping() {
+            tokio::task::yield_now().await; // the feed may be a step behind the journal
             return Ok(());
         }
         tokio::select! {
@@ -449,6 +468,21 @@ impl Worker {
 
     fn sink_index(&self) -> usize {
         self.reader.sink()
+    }
+}
+
+/// Ready once a drain's deadline has passed.
+async fn deadline(mut stop: watch::Receiver<Stop>) {
+    loop {
+        let told = *stop.borrow_and_update();
+        match told {
+            Stop::Drain(deadline) => return tokio::time::sleep_until(deadline).await,
+            Stop::No => {
+                if stop.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
     }
 }
 

@@ -174,6 +174,16 @@ impl Event {
         if self.tag().is_empty() { Kind::Repository } else { Kind::Tag }
     }
 
+    /// The same event in memory of its own: what it was read with can go.
+    pub fn detached(&self) -> Self {
+        let mut both = Vec::with_capacity(self.raw.len() + self.extra.len());
+        both.extend_from_slice(&self.raw);
+        both.extend_from_slice(&self.extra);
+        let mut raw = Bytes::from(both);
+        let extra = raw.split_off(self.raw.len());
+        Self { raw, extra, fields: self.fields }
+    }
+
     /// How much memory the event's bytes take, in bytes, for bounds on queues.
     pub fn weight(&self) -> usize {
         self.raw.len() + self.extra.len() + size_of::<Self>()

@@ -29,6 +29,8 @@ const HEADER_BYTES: usize = 16;
 pub struct Cursors {
     files: [File; 2],
     state: Mutex<State>,
+    /// Both files are damaged: where the sinks stood is unknown.
+    lost: bool,
     /// Held while a generation is written; says which is durable.
     saved: Mutex<BTreeMap<String, Offset>>,
 }
@@ -70,14 +72,20 @@ impl Cursors {
                 }
             }
         }
-        if damaged && best.generation == 0 {
+        let lost = damaged && best.generation == 0;
+        if lost {
             tracing::error!(
                 folder = %folder.display(),
                 "both cursor files are damaged: every sink starts again at the oldest event"
             );
         }
         let saved = Mutex::new(best.cursors.clone());
-        Ok(Self { files, state: Mutex::new(best), saved })
+        Ok(Self { files, state: Mutex::new(best), lost, saved })
+    }
+
+    /// Whether there were cursors that cannot be read any more.
+    pub fn are_lost(&self) -> bool {
+        self.lost
     }
 
     pub fn get(&self, sink: &str) -> Option<Offset> {
@@ -186,6 +194,10 @@ mod tests {
         let cursors = Cursors::open(folder.path()).expect("open");
         assert_eq!(cursors.get("bus"), Some(5));
         assert_eq!(cursors.slowest(), Some(("bus".into(), 5)));
+        assert!(!cursors.are_lost());
+
+        std::fs::write(folder.path().join(FILES[1]), "no cursors").expect("write");
+        assert!(Cursors::open(folder.path()).expect("open").are_lost());
     }
 
     #[test]

@@ -294,7 +294,8 @@ impl Journal for LocalJournal {
     }
 
     fn cursor(&self, sink: &str) -> Option<Offset> {
-        self.shared.cursors.get(sink)
+        let cursors = &self.shared.cursors;
+        cursors.get(sink).or_else(|| cursors.are_lost().then(|| self.shared.segments.first_offset()))
     }
 
     fn save_cursor(&self, sink: &str, offset: Offset) {

@@ -88,6 +88,10 @@ impl<'f> Scan<'f> {
         let torn = self.is_begun(damaged_at)?;
         let mut at = damaged_at + ALIGN as u64;
         while at + RECORD_HEADER_BYTES as u64 <= self.end {
+            if let Some(past) = self.past_zeros(at)? {
+                at = past;
+                continue;
+            }
             let lost_max = (at - damaged_at) / RECORD_BYTES_MIN + 1;
             let candidates = self.expected..self.limit.min(self.expected.saturating_add(lost_max + 1));
             if let Some(record) = self.record_at(at, candidates)? {
@@ -99,6 +103,16 @@ impl<'f> Scan<'f> {
             at += ALIGN as u64;
         }
         Ok(Step::End { at: damaged_at, torn })
+    }
+
+    /// Where the zeros end that stand at `at`, as far as the window shows; `None` when there is
+    /// another byte among a record's first. No record begins with zeros: its length is not 0.
+    fn past_zeros(&mut self, at: u64) -> io::Result<Option<u64>> {
+        self.bytes(at, RECORD_HEADER_BYTES)?;
+        let start = at.saturating_sub(self.window_at) as usize;
+        let zeros = self.window[start.min(self.window.len())..].iter().take_while(|&&byte| byte == 0).count();
+        let steps = zeros / ALIGN;
+        Ok((steps > 0).then(|| at + (steps * ALIGN) as u64))
     }
 
     /// Whether the bytes at `at` claim to be the record that is expected.
