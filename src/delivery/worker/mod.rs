@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::breaker::Breaker;
-use super::dead_letters::{DeadLetter, DeadLetters};
-use super::feed::{FeedReader, Next};
-use super::queue::{Queue, Tries};
-use super::status::{BreakerState, SinkStatus};
 use crate::config::SinkConfig;
+use crate::delivery::breaker::Breaker;
+use crate::delivery::dead_letters::{DeadLetter, DeadLetters};
+use crate::delivery::feed::{FeedReader, Next};
+use crate::delivery::queue::{Queue, Tries};
+use crate::delivery::status::{BreakerState, SinkStatus};
 use crate::journal::local::now;
 use crate::journal::{Journal, Micros, Offset, ReadError, Stored};
 use crate::route::Target;
@@ -208,7 +208,7 @@ impl Worker {
 
     /// Renders the run's hits from the reader's place on, about `room` of them: an event's
     /// messages stay together.
-    fn take_from(&mut self, run: &super::feed::Run, mut room: usize) {
+    fn take_from(&mut self, run: &crate::delivery::feed::Run, mut room: usize) {
         let hits = run.hits(self.sink_index());
         let from = hits.partition_point(|hit| run.events[hit.event as usize].offset < self.reader.at());
         let sparse = run.is_sparse(hits);
@@ -505,3 +505,6 @@ fn letter((message, tries, rejection): &(Message, Tries, Rejection)) -> DeadLett
         event: String::from_utf8_lossy(event.raw()).into_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
