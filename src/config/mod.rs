@@ -11,6 +11,7 @@ mod load;
 mod mistake;
 mod problem;
 mod read;
+pub mod registry;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -138,6 +139,18 @@ pub enum Format {
     /// CloudEvents 1.0 as one JSON document with the event under `data`.
     #[serde(rename = "cloudevents-structured")]
     CloudeventsStructured,
+}
+
+impl Format {
+    /// The word used in configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Envelope => "envelope",
+            Self::Cloudevents => "cloudevents",
+            Self::CloudeventsStructured => "cloudevents-structured",
+        }
+    }
 }
 
 /// A part of an event that can be taken out to make it fit.

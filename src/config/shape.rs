@@ -228,9 +228,8 @@ pub struct Sink {
     pub key: String,
     /// How an event looks on the way out: `event` as its own JSON, byte for byte; `envelope` as a
     /// registry sends it; `cloudevents` with the attributes in headers; `cloudevents-structured`
-    /// as one JSON document.
-    #[serde(default)]
-    pub format: Format,
+    /// as one JSON document. The default is `event`, and `envelope` for a webhook.
+    pub format: Option<Format>,
     /// How long a connection, or a message in flight, may go without progress before it counts as
     /// a failure.
     #[serde(default = "five_seconds")]

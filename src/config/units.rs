@@ -290,7 +290,7 @@ impl JsonSchema for Secret {
 }
 
 /// A scalar as its text; never repeats the value in an error, which may be a secret.
-struct Scalar(&'static str);
+pub(super) struct Scalar(pub &'static str);
 
 impl Visitor<'_> for Scalar {
     type Value = String;
