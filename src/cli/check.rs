@@ -8,7 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use futures_util::future::join_all;
 
 use super::{ConfigArg, Failure};
-use crate::config::{Config, SinkConfig};
+use crate::config::{Config, Loaded, SinkConfig};
 use crate::sinks::{Context, Options};
 
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args) -> Result<(), Failure> {
-    let config = super::load(&args.config)?;
+    let Loaded { config, warnings } = super::load_with_warnings(&args.config)?;
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
     let mut out = std::io::stdout().lock();
     write!(out, "{}\n{}\n", sinks(&config), routes(&config))?;
     writeln!(out, "{} is right.", args.config.path.display())?;

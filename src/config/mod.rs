@@ -154,7 +154,7 @@ impl Format {
 }
 
 /// A part of an event that can be taken out to make it fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub enum Strip {
     /// `target.references`: most of a large event.
     #[serde(rename = "references")]

@@ -192,6 +192,16 @@ impl Default for Quarantine {
 /// `notifications.endpoints` has mean what they mean there.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"required": ["kafka"]},
+    {"required": ["rabbitmq"]},
+    {"required": ["nats"]},
+    {"required": ["webhook"]},
+    {"required": ["file"]},
+    {"required": ["stdout"]},
+    {"required": ["stream"]},
+    {"required": ["url"]},
+]))]
 pub struct Sink {
     /// Its name in routes, logs, metrics and commands, and of its cursor: a sink with a new name
     /// begins anew. Letters, digits, `.`, `_` and `-`.
