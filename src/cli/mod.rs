@@ -4,9 +4,11 @@
 //! in [`Cli::run`]; then `UPDATE_DOCS=1 cargo test --test cli` to write it down in
 //! `docs/commands.md`.
 
+mod check;
 mod client;
 mod completions;
 pub mod emit;
+mod import_registry;
 mod route;
 mod serve;
 mod sse;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Loaded};
 use crate::logging::{self, LogFormat};
 
 /// A durable bridge from a container registry's notifications to Kafka, RabbitMQ, NATS, webhooks
@@ -63,6 +65,8 @@ struct Global {
 enum Command {
     /// Run the relay
     Serve(serve::Args),
+    /// Say whether a configuration is right, and print its routing table
+    Check(check::Args),
     /// Say where events would go, and why
     Route(route::Args),
     /// Send events, as a registry would
@@ -71,6 +75,8 @@ enum Command {
     Status(status::Args),
     /// Print a running relay's events as they come
     Tail(tail::Args),
+    /// Turn a registry's `notifications` into a configuration
+    ImportRegistry(import_registry::Args),
     /// Print a shell's completions
     Completions(completions::Args),
 }
@@ -101,21 +107,28 @@ impl Cli {
         let log_format = self.global.log_format;
         let done = match self.command.unwrap_or(Command::Serve(self.serve)) {
             Command::Serve(args) => serve::run(args, log_format).await,
+            Command::Check(args) => check::run(&args).await,
             Command::Route(args) => route::run(&args),
             Command::Emit(args) => emit::run(args).await,
             Command::Status(args) => status::run(&args).await,
             Command::Tail(args) => tail::run(&args).await,
+            Command::ImportRegistry(args) => import_registry::run(&args),
             Command::Completions(args) => completions::run(&args),
         };
         done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
     }
 }
 
+/// Reads the configuration, and what is doubtful in it.
+fn load_with_warnings(arg: &ConfigArg) -> Result<Loaded, Failure> {
+    config::load(&arg.path, &|name| std::env::var(name).ok()).map_err(|problems| {
+        Failure::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })
+}
+
 /// Reads the configuration. Warnings are logged.
 fn load(arg: &ConfigArg) -> Result<Config, Failure> {
-    let loaded = config::load(&arg.path, &|name| std::env::var(name).ok()).map_err(|problems| {
-        Failure::Config(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })?;
+    let loaded = load_with_warnings(arg)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -11,6 +11,7 @@ mod load;
 mod mistake;
 mod problem;
 mod read;
+pub mod registry;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -140,8 +141,20 @@ pub enum Format {
     CloudeventsStructured,
 }
 
+impl Format {
+    /// The word used in configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "event",
+            Self::Envelope => "envelope",
+            Self::Cloudevents => "cloudevents",
+            Self::CloudeventsStructured => "cloudevents-structured",
+        }
+    }
+}
+
 /// A part of an event that can be taken out to make it fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub enum Strip {
     /// `target.references`: most of a large event.
     #[serde(rename = "references")]

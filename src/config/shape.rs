@@ -192,6 +192,16 @@ impl Default for Quarantine {
 /// `notifications.endpoints` has mean what they mean there.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    {"required": ["kafka"]},
+    {"required": ["rabbitmq"]},
+    {"required": ["nats"]},
+    {"required": ["webhook"]},
+    {"required": ["file"]},
+    {"required": ["stdout"]},
+    {"required": ["stream"]},
+    {"required": ["url"]},
+]))]
 pub struct Sink {
     /// Its name in routes, logs, metrics and commands, and of its cursor: a sink with a new name
     /// begins anew. Letters, digits, `.`, `_` and `-`.
@@ -228,9 +238,8 @@ pub struct Sink {
     pub key: String,
     /// How an event looks on the way out: `event` as its own JSON, byte for byte; `envelope` as a
     /// registry sends it; `cloudevents` with the attributes in headers; `cloudevents-structured`
-    /// as one JSON document.
-    #[serde(default)]
-    pub format: Format,
+    /// as one JSON document. The default is `event`, and `envelope` for a webhook.
+    pub format: Option<Format>,
     /// How long a connection, or a message in flight, may go without progress before it counts as
     /// a failure.
     #[serde(default = "five_seconds")]

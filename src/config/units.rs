@@ -72,8 +72,23 @@ impl fmt::Debug for Time {
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the blanks: `1h 30m` is written `1h30m`, so that a table's cell stays one word.
-        f.write_str(&humantime::format_duration(self.duration).to_string().replace(' ', ""))
+        // Without days, which not everybody reads (Go, so registries), and without blanks, so that a
+        // table's cell stays one word.
+        let (mut rest, mut any) = (self.duration.as_nanos(), false);
+        for (unit, name) in [
+            (3_600_000_000_000, "h"),
+            (60_000_000_000, "m"),
+            (1_000_000_000, "s"),
+            (1_000_000, "ms"),
+            (1_000, "us"),
+            (1, "ns"),
+        ] {
+            if rest >= unit {
+                write!(f, "{}{name}", rest / unit)?;
+                (rest, any) = (rest % unit, true);
+            }
+        }
+        if any { Ok(()) } else { f.write_str("0s") }
     }
 }
 
@@ -139,7 +154,12 @@ impl fmt::Display for Size {
                 return write!(f, "{}{name}", self.0 >> unit);
             }
         }
-        write!(f, "{}B", self.0)
+        match self.0 {
+            bytes if bytes >= 1_000_000 && bytes.is_multiple_of(1_000_000) => {
+                write!(f, "{}MB", bytes / 1_000_000)
+            }
+            bytes => write!(f, "{bytes}B"),
+        }
     }
 }
 
@@ -290,7 +310,7 @@ impl JsonSchema for Secret {
 }
 
 /// A scalar as its text; never repeats the value in an error, which may be a secret.
-struct Scalar(&'static str);
+pub(super) struct Scalar(pub &'static str);
 
 impl Visitor<'_> for Scalar {
     type Value = String;
@@ -327,14 +347,18 @@ mod tests {
         for odd in ["", "s", "5 parsecs", "-1s", "1e400s"] {
             assert!(Time::parse(odd).is_err(), "{odd}");
         }
-        assert_eq!(Time::from_secs(5400).to_string(), "1h30m");
+        for text in ["1h30m", "24h", "1s500ms", "250us", "0s"] {
+            assert_eq!(Time::parse(text).expect(text).to_string(), text);
+        }
     }
 
     #[test]
     fn sizes() {
         assert_eq!(Size::parse("16MiB"), Ok(Size::mib(16)));
         assert_eq!(Size::parse("1000"), Ok(Size(1000)));
-        assert_eq!((Size::gib(10).to_string(), Size(1000).to_string()), ("10GiB".into(), "1000B".into()));
+        for text in ["10GiB", "1000B", "1MB", "16MiB", "0B"] {
+            assert_eq!(Size::parse(text).expect(text).to_string(), text);
+        }
         assert!(Size::parse("many").is_err());
     }
 

@@ -1,5 +1,7 @@
 //! What a route's `match` says, compiled.
 
+use std::fmt;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
@@ -136,6 +138,21 @@ impl Matcher {
     }
 }
 
+/// What is asked of an event, in a line: `actions push; not tags v1, v2`.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.all.is_empty() && self.none.is_empty() {
+            return f.write_str("every event");
+        }
+        let lists = self.all.iter().map(|list| ("", list)).chain(self.none.iter().map(|list| ("not ", list)));
+        for (index, (not, list)) in lists.enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}{not}{} {}", list.subject.key(), list.written.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
 fn quote(value: &str) -> String {
     if value.is_empty() { "(none)".into() } else { format!("`{value}`") }
 }
@@ -233,6 +250,13 @@ mod tests {
         let why = |action| matcher.mismatch(&event(action, "a", "v1"));
         assert_eq!(why("push").as_deref(), Some("`push` is not in actions [pull]"));
         assert_eq!(why("pull").as_deref(), Some("`v1` is in not.tags [v1]"));
+    }
+
+    #[test]
+    fn says_what_it_asks() {
+        assert_eq!(matcher("{}").to_string(), "every event");
+        let text = matcher("{tags: [v1, 'v2*'], actions: [push], not: {kinds: [blob]}}").to_string();
+        assert_eq!(text, "actions push; tags v1, v2*; not kinds blob");
     }
 
     #[test]

@@ -146,16 +146,15 @@ impl Checker<'_> {
     pub(super) fn journal(&mut self, shape: Journal, body_bytes_max: u64, path: &KeyPath) -> JournalConfig {
         let Journal { max_size, segment_size, .. } = shape;
         self.disk_size(&path.key("segment_size"), segment_size);
-        if segment_size.0 < body_bytes_max.saturating_mul(2) {
-            let least = Size(body_bytes_max.saturating_mul(2));
-            self.error(
-                &path.key("segment_size"),
-                format!("must be at least twice `receiver.body_max`, so {least}"),
+        // Room for the segment written to, a spare one, and those that are read from; and for a
+        // few bodies, for which a segment is made larger.
+        let least = segment_size.0.max(body_bytes_max).saturating_mul(4);
+        if max_size.0 < least {
+            let text = format!(
+                "must be at least four times `segment_size` and `receiver.body_max`: {}",
+                Size(least)
             );
-        }
-        if max_size.0 < segment_size.0.saturating_mul(2) {
-            let least = Size(segment_size.0.saturating_mul(2));
-            self.error(&path.key("max_size"), format!("must be at least twice `segment_size`, so {least}"));
+            self.error(&path.key("max_size"), text);
         }
         if shape.path.as_os_str().is_empty() {
             self.error(&path.key("path"), "is empty; name a folder like ./relay-data");

@@ -5,7 +5,7 @@ use crate::config::problem::KeyPath;
 use crate::config::shape::{DeadLetters, Headers, Sink};
 use crate::config::tree::Node;
 use crate::config::units::Size;
-use crate::config::{BacklogMax, DeadLetterConfig, SinkConfig};
+use crate::config::{BacklogMax, DeadLetterConfig, Format, SinkConfig};
 use crate::route::{Template, nearest};
 use crate::sinks::{Naming, Options, SinkOptions};
 
@@ -100,6 +100,7 @@ impl Checker<'_> {
         let key = self.template(&path.key("key"), &shape.key);
         let options = self.options(&mut shape, path)?;
         let default_topic = options.options().map_or("registry.{action}", Options::default_topic);
+        let default_format = options.options().map_or(Format::Event, Options::default_format);
         let topic = shape.topic.as_deref().unwrap_or(default_topic);
         let topic = self.topic(&path.key("topic"), topic, options.naming());
         Some(SinkConfig {
@@ -108,7 +109,7 @@ impl Checker<'_> {
             options,
             topic: topic?,
             key: key?,
-            format: shape.format,
+            format: shape.format.unwrap_or(default_format),
             timeout,
             threshold: shape.threshold,
             backoff,

@@ -96,13 +96,12 @@ fn every_mistake_is_said_at_its_place() {
         ("admin: {disabled: yes}", "relay.yml:1:19: admin.disabled: expected true or false, found a text"),
         (
             "journal: {max_size: 100MiB}",
-            "relay.yml:1:21: journal.max_size: must be at least twice \
-            `segment_size`, so 128MiB",
+            "relay.yml:1:21: journal.max_size: must be at least four times `segment_size` and \
+            `receiver.body_max`: 256MiB",
         ),
         (
-            "journal: {segment_size: 16MiB}",
-            "relay.yml:1:25: journal.segment_size: must be at least twice \
-            `receiver.body_max`, so 32MiB",
+            "journal: {segment_size: 1KiB}",
+            "relay.yml:1:25: journal.segment_size: 1KiB is too small; the least is 64KiB",
         ),
         (
             "quarantine: {max_size: 1}",

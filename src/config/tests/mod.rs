@@ -1,6 +1,7 @@
 //! Whole configurations: what is refused and how that is said, what is warned of, what runs.
 
 mod mistakes;
+mod reference;
 mod robust;
 mod secrets;
 

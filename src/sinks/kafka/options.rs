@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::KafkaSink;
 use crate::config::{Secret, Size, Time};
@@ -23,11 +23,12 @@ pub struct KafkaOptions {
     /// Who must have a record before it counts as delivered: `all` in-sync replicas, or `1`, the
     /// leader alone (then `idempotence` must be off).
     #[serde(default)]
+    #[schemars(extend("default" = "all"))]
     pub acks: Acks,
     /// Keeps the client's own retries from writing a record twice or out of order.
     #[serde(default = "yes")]
     pub idempotence: bool,
-    /// `none`, `gzip`, `snappy`, `lz4` or `zstd`.
+    /// How batches are compressed.
     #[serde(default)]
     pub compression: Compression,
     /// How long to wait for more records before a batch goes out.
@@ -71,7 +72,7 @@ pub enum Acks {
     Leader,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     #[default]
@@ -97,13 +98,16 @@ pub struct CreateTopics {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sasl {
+    /// How the password is shown to the brokers. `PLAIN` shows it whole: only over TLS.
     #[serde(default)]
     pub mechanism: Mechanism,
+    /// The user's name.
     pub username: String,
+    /// The user's password.
     pub password: Secret,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Mechanism {
     #[serde(rename = "PLAIN")]
     Plain,
@@ -126,6 +130,7 @@ pub struct Tls {
     /// PEM file of the client's key; needs `cert`.
     #[serde(default)]
     pub key: Option<PathBuf>,
+    /// What `key` is encrypted with, if it is.
     #[serde(default)]
     pub key_password: Option<Secret>,
     /// Checks the brokers' certificates and that they bear the brokers' names. Off, anybody on the

@@ -43,6 +43,7 @@ pub struct NatsOptions {
     pub token: Option<Secret>,
     /// A user's name, with `password`.
     pub user: Option<String>,
+    /// The user's password.
     pub password: Option<Secret>,
     /// The seed of an NKey (`SU…`).
     pub nkey: Option<Secret>,
@@ -98,7 +99,9 @@ pub struct CreateStream {
 }
 
 /// Where a stream is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
     #[default]
@@ -117,8 +120,9 @@ pub struct NatsTls {
     pub first: bool,
     /// A PEM file of the authorities to trust, instead of the system's.
     pub ca: Option<PathBuf>,
-    /// A PEM file with the client's certificate, and one with its key.
+    /// A PEM file with the client's certificate; needs `key`.
     pub cert: Option<PathBuf>,
+    /// A PEM file with its key; needs `cert`.
     pub key: Option<PathBuf>,
 }
 

@@ -7,7 +7,7 @@ use lapin::ExchangeKind;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::{AMQPAuthority, AMQPScheme, AMQPUri, AMQPUserInfo};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::RabbitMqSink;
 use crate::config::{Secret, Time};
@@ -27,10 +27,13 @@ pub struct RabbitMqOptions {
     /// `host` or `host:port`; several are tried in turn.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// The user's name; `guest` by default, which brokers take from their own machine alone.
     #[serde(default)]
     pub username: Option<String>,
+    /// The user's password; `guest` by default.
     #[serde(default)]
     pub password: Option<Secret>,
+    /// The virtual host; `/` by default.
     #[serde(default)]
     pub vhost: Option<String>,
     /// Speaks TLS; `{}` is enough where a public authority signed the broker's certificate.
@@ -79,8 +82,9 @@ pub struct Exchange {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Queue {
+    /// The queue's name.
     pub name: String,
-    /// `classic`, `quorum` or `stream`.
+    /// The kind of queue; a `quorum` queue is replicated in a cluster.
     #[serde(default, rename = "type")]
     pub kind: QueueKind,
     /// Which routing keys it gets; `#`, all of them, by default.
@@ -94,7 +98,7 @@ pub struct Queue {
     pub arguments: BTreeMap<String, Argument>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueKind {
     #[default]
