@@ -8,6 +8,7 @@
 // Every test binary compiles all of this and uses a part of it.
 #![allow(dead_code)]
 
+pub mod contract;
 pub mod process;
 pub mod suite;
 pub mod tls;

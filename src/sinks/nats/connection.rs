@@ -5,13 +5,10 @@
 //! connection ends its client; the worker makes a new one and sends again what was not settled.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, ReconnectToServer, ServerAddr, ServerError,
-};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use tokio::sync::Notify;
 
 use super::NatsOptions;
@@ -100,46 +97,29 @@ fn denied_subject(error: &ServerError) -> Option<String> {
 
 /// Connects to one of the servers.
 pub async fn open(options: &NatsOptions, context: &Context) -> Result<(Client, Arc<Notices>), Fault> {
+    let servers: Result<Vec<ServerAddr>, _> = options.servers.0.iter().map(|server| server.parse()).collect();
+    let servers = servers.map_err(|_| Fault::refused("not an address of a NATS server"))?;
     let notices = Arc::new(Notices::default());
-    let lived = Arc::new(AtomicBool::new(false));
-    let mut servers: Vec<ServerAddr> = Vec::new();
-    for server in &options.servers.0 {
-        servers.push(server.parse().map_err(|_| Fault::refused("not an address of a NATS server"))?);
-    }
-    let nowhere: ServerAddr = NOWHERE.parse().map_err(Fault::refused)?;
-    servers.push(nowhere.clone());
-
-    let connect = credentials(options).await?;
-    let connect = tls(connect, options);
-    let connect = once(connect, nowhere, Arc::clone(&lived), servers.len());
     let listener = Arc::clone(&notices);
-    let connect = connect
+    let client = tls(credentials(options).await?, options)
         .name(options.name.clone().unwrap_or_else(|| format!("relay/{}", context.name)))
         .custom_inbox_prefix(&options.inbox_prefix)
         .connection_timeout(context.timeout)
         .request_timeout(Some(context.timeout))
         .ping_interval(PING_INTERVAL)
+        .ignore_discovered_servers()
+        .max_reconnects(servers.len())
         .event_callback(move |event| {
             listener.note(event);
             std::future::ready(())
-        });
-    let client = connect.connect(servers).await.map_err(|error| fault(&error, options))?;
-    lived.store(true, Ordering::Relaxed);
+        })
+        .connect(servers)
+        .await
+        .map_err(|error| fault(&error, options))?;
+    // From here on there is nowhere to connect to: after `max_reconnects` attempts, which take no
+    // time, a lost connection's client ends.
+    client.set_server_pool(NOWHERE).await.map_err(Fault::disconnected)?;
     Ok((client, notices))
-}
-
-/// Lets the client connect once: when it then wants to connect again, it is sent nowhere, and gives
-/// up after as many attempts as the first connection may take.
-fn once(
-    connect: ConnectOptions,
-    nowhere: ServerAddr,
-    lived: Arc<AtomicBool>,
-    attempts: usize,
-) -> ConnectOptions {
-    connect.ignore_discovered_servers().max_reconnects(attempts).reconnect_to_server_callback(move |_, _| {
-        let addr = lived.load(Ordering::Relaxed).then(|| nowhere.clone());
-        std::future::ready(addr.map(|addr| ReconnectToServer { addr, delay: Some(Duration::ZERO) }))
-    })
 }
 
 async fn credentials(options: &NatsOptions) -> Result<ConnectOptions, Fault> {
@@ -196,7 +176,7 @@ mod tests {
     fn reads_which_subject_was_denied() {
         let denied = |text: &str| denied_subject(&ServerError::Other(text.to_owned()));
         assert_eq!(denied(r#"Permissions Violation for Publish to "a.b""#).as_deref(), Some("a.b"));
-        assert_eq!(denied(r#"'Permissions Violation for Publish to "a.\"b""#), None);
+        assert_eq!(denied(r#"Permissions Violation for Publish to "a.b"#), None);
         assert_eq!(denied(r#"'Permissions Violation for Publish to "a.\"b"'"#).as_deref(), Some("a.\"b"));
         assert_eq!(denied(r#"Permissions Violation for Subscription to "_INBOX.x""#), None);
         assert_eq!(denied_subject(&ServerError::AuthorizationViolation), None);

@@ -217,7 +217,10 @@ impl Live {
             if let Some(settled) = self.flight.take_settled() {
                 return Ok(settled);
             }
-            self.look_up().await?;
+            if self.flight.untaken().is_some() {
+                self.look_up().await?;
+                continue;
+            }
             self.send_second_round().await?;
             tokio::select! {
                 answer = self.answers.next() => {
