@@ -1,4 +1,4 @@
-//! A request's body: whole, under a cap, within its time, and without a copy that is not needed.
+//! A request's body: whole, under a cap, within its time, and copied at most once.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -14,6 +14,11 @@ use super::answer::Problem;
 /// no more than this many KiB (or one body, if `body_bytes_max` is more). A registry's ordinary
 /// event comes in one piece and takes no part in it.
 const ASSEMBLY_KIB_MAX: u64 = 256 << 10;
+
+/// Up to this size a body of one piece is copied out of the connection's read buffer, which has this
+/// size at first (hyper's `INIT_BUFFER_SIZE`). The copy costs less than a new buffer for the next
+/// request; and the newest events are kept in memory, where each would hold its whole buffer.
+const COPIED_BYTES_MAX: usize = 8 << 10;
 
 /// How much of a body that is too large is read and dropped, in multiples of the cap, so that its
 /// sender reads the 413 rather than a reset connection.
@@ -73,8 +78,7 @@ impl BodyReader {
         if first.len() as u64 > self.bytes_max {
             return Ok(None);
         }
-        // A body of one piece stays where the socket's read put it.
-        let Some(second) = body.next().await.transpose()? else { return Ok(Some(first)) };
+        let Some(second) = body.next().await.transpose()? else { return Ok(Some(unpinned(first))) };
         let expected = declared.unwrap_or(self.bytes_max);
         let _room =
             self.assembly.acquire_many(kib(expected) as u32).await.map_err(|_| Problem::Unexpected)?;
@@ -104,6 +108,11 @@ impl BodyReader {
     fn too_large(&self) -> Problem {
         Problem::BodyTooLarge { bytes_max: self.bytes_max }
     }
+}
+
+/// A body of one piece, which does not keep a read buffer much larger than itself.
+fn unpinned(body: Bytes) -> Bytes {
+    if body.len() > COPIED_BYTES_MAX { body } else { Bytes::copy_from_slice(&body) }
 }
 
 fn kib(bytes: u64) -> u64 {
