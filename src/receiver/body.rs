@@ -118,3 +118,74 @@ fn unpinned(body: Bytes) -> Bytes {
 fn kib(bytes: u64) -> u64 {
     bytes.div_ceil(1024).min(u64::from(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use futures_util::stream::{self, pending};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn pieces(pieces: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, warp::Error>> + use<> {
+        stream::iter(pieces.iter().map(|piece| Ok(Bytes::from_static(piece))).collect::<Vec<_>>())
+    }
+
+    #[tokio::test]
+    async fn puts_pieces_together() {
+        let reader = BodyReader::new(6, LONG);
+        let cases: [(&[&'static [u8]], Option<&str>); 6] = [
+            (&[], Some("")),
+            (&[b"abc"], Some("abc")),
+            (&[b"ab", b"", b"cdef"], Some("abcdef")),
+            (&[b"abcdef"], Some("abcdef")),
+            (&[b"abcdefg"], None),
+            (&[b"abc", b"def", b"g"], None),
+        ];
+        for (body, whole) in cases {
+            // What was declared is only a size to begin with.
+            for declared in [None, Some(0), Some(6)] {
+                match (reader.read(pieces(body), declared, false).await, whole) {
+                    (Ok(read), Some(whole)) => assert_eq!(read, whole),
+                    (Err(Problem::BodyTooLarge { bytes_max: 6 }), None) => {}
+                    (read, _) => panic!("{read:?} of {body:?}"),
+                }
+            }
+        }
+        let read = reader.read(pending::<Result<Bytes, _>>(), Some(7), true).await;
+        assert!(matches!(read, Err(Problem::BodyTooLarge { .. })), "answered without waiting: {read:?}");
+    }
+
+    #[tokio::test]
+    async fn only_large_bodies_stay_where_they_were_read() {
+        let reader = BodyReader::new(1 << 20, LONG);
+        for (bytes, stays) in [(COPIED_BYTES_MAX, false), (COPIED_BYTES_MAX + 1, true)] {
+            let buffer = Bytes::from(vec![b'x'; bytes]);
+            let body = stream::iter([Ok::<_, warp::Error>(buffer.clone())]);
+            let read = reader.read(body, Some(bytes as u64), false).await.expect("whole");
+            assert_eq!(read.as_ptr() == buffer.as_ptr(), stays);
+        }
+    }
+
+    #[tokio::test]
+    async fn bodies_in_pieces_share_a_bounded_room() {
+        let all = ASSEMBLY_KIB_MAX << 10;
+        let reader = BodyReader::new(all, SHORT);
+        let unfinished = pieces(&[b"a", b"b"]).chain(pending());
+        let mut first = pin!(reader.read(unfinished, Some(all), false));
+        assert!(poll!(first.as_mut()).is_pending());
+        {
+            let second = pin!(reader.read(pieces(&[b"a", b"b"]), Some(2), false));
+            assert!(poll!(second).is_pending(), "no room left");
+        }
+        let small = reader.read(pieces(&[b"a"]), Some(1), false).await;
+        assert_eq!(small.expect("it needs no room"), "a");
+        let first = first.await;
+        assert!(matches!(first, Err(Problem::BodyTimeout(_))), "{first:?}");
+        // Room is given back, by a body that came to nothing too.
+        assert_eq!(reader.assembly.available_permits() as u64, ASSEMBLY_KIB_MAX);
+        assert_eq!(reader.read(pieces(&[b"a", b"b"]), Some(all), false).await.expect("room"), "ab");
+    }
+}
