@@ -1,10 +1,10 @@
 //! `relay emit`: sends realistic envelopes, to see the way of an event or to measure it.
 
+mod sample;
+mod load;
 mod client;
 mod latency;
-mod load;
 mod report;
-mod sample;
 
 use std::path::PathBuf;
 use std::time::Duration;
