@@ -2,7 +2,7 @@
 //!
 //! A registry retries a refused event for ever, with everything behind it; so what the receiver
 //! cannot read it takes all the same, and keeps here, as durably as the journal keeps events. The
-//! files' form stands in [`file`]. When the quarantine is full the receiver refuses such bodies with
+//! files' form stands in `file`. When the quarantine is full the receiver refuses such bodies with
 //! a 503: nothing that was acknowledged is ever dropped to make room.
 //!
 //! A folder belongs to one running relay. Others reach it through the admin listener.

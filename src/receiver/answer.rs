@@ -190,3 +190,37 @@ fn respond(status: StatusCode, content_type: &'static str, body: Bytes) -> Respo
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_problem() {
+        let journal = |error| Problem::Refused(Refusal::Journal(error));
+        let quarantine = |error| Problem::Refused(Refusal::Quarantine(error));
+        let all = [
+            Problem::NotFound,
+            Problem::MethodNotAllowed,
+            Problem::Unauthorised(Vec::new()),
+            Problem::BodyTooLarge { bytes_max: 1 },
+            Problem::BodyTimeout(Duration::ZERO),
+            Problem::BodyBroken(String::new()),
+            Problem::Unexpected,
+            journal(AppendError::Full { held_by: None }),
+            journal(AppendError::NoSpace(String::new())),
+            journal(AppendError::Failed(String::new())),
+            journal(AppendError::Closed),
+            quarantine(QuarantineError::Full { bytes: 1, bytes_max: 1 }),
+            quarantine(QuarantineError::Io(String::new())),
+        ];
+        let documented: Vec<_> = include_str!("../../docs/receiver.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| ")?.split_once("` |"))
+            .map(|(row, _)| row.to_owned())
+            .filter(|row| row.as_bytes()[0].is_ascii_digit())
+            .collect();
+        let ours = all.map(|problem| format!("{} | `{}", problem.status().as_u16(), problem.kind()));
+        assert_eq!(documented, ours, "the rows of the table in docs/receiver.md, in this order");
+    }
+}

@@ -79,13 +79,16 @@ impl Intake {
         note: impl FnOnce(String) -> Note,
     ) -> Result<Outcome, Refusal> {
         match Envelope::parse(&body) {
-            Ok(envelope) => self.append(envelope, arrived).await.map(Outcome::Appended),
+            Ok(envelope) => {
+                self.instances.observe(&envelope.events, &self.metrics);
+                self.append(envelope, arrived).await.map(Outcome::Appended)
+            }
             Err(error) => self.set_aside(body, arrived, note(error.to_string())).await,
         }
     }
 
     /// Tries a quarantined body again, as if it came at `arrived`, and discards it once its events
-    /// are durable.
+    /// are durable. Its sources are not looked at for restarts: they are of the past.
     ///
     /// # Errors
     /// [`Refusal`]: the body is still in the quarantine. When only the discarding failed the events
@@ -107,7 +110,6 @@ impl Intake {
         if envelope.events.is_empty() {
             return Ok(Appended::default());
         }
-        self.instances.observe(&envelope.events, &self.metrics);
         let appended = self.journal.append(envelope.events, arrived).await.map_err(Refusal::Journal)?;
         self.metrics.events_received.inc_by(appended.accepted as u64);
         self.metrics.events_duplicated.inc_by(appended.duplicates as u64);

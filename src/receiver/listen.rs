@@ -226,14 +226,6 @@ impl Server {
         _permit: OwnedSemaphorePermit,
     ) {
         let _counted = Counted::new(&self.metrics.connections);
-        let mut closed = stage.clone();
-        tokio::select! {
-            () = self.handshake_and_serve(stream, peer, stage) => {}
-            () = reached(&mut closed, Stage::Closed) => {}
-        }
-    }
-
-    async fn handshake_and_serve(&self, stream: TcpStream, peer: Peer, stage: watch::Receiver<Stage>) {
         // An answer is one small write; it must not wait for an acknowledgement of the last one.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
@@ -258,7 +250,10 @@ impl Server {
             ended = connection.as_mut() => ended,
             () = reached(&mut stage, Stage::Draining) => {
                 connection.as_mut().graceful_shutdown();
-                connection.await
+                tokio::select! {
+                    ended = connection => ended,
+                    () = reached(&mut stage, Stage::Closed) => return,
+                }
             }
         };
         if let Err(error) = ended {

@@ -133,3 +133,46 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a certificate of its own making, with a time of change that differs from the last.
+    fn renew(files: &TlsConfig, second: u64) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&files.cert, made.cert.pem()).expect("written");
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("written");
+        touch(&files.cert, second);
+    }
+
+    fn touch(path: &Path, second: u64) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        let file = std::fs::File::options().write(true).open(path).expect("a file");
+        file.set_modified(time).expect("its time is set");
+    }
+
+    #[test]
+    fn renewed_certificates_are_taken_and_broken_ones_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let files = TlsConfig { cert: path("c.pem"), key: path("k.pem"), client_ca: None };
+        renew(&files, 1);
+        let tls = Tls::load(&files).expect("usable");
+        let start = Instant::now();
+        let at = |checks: u32| start + (CHECK_INTERVAL + Duration::from_millis(1)) * checks;
+        let same = |one: &TlsAcceptor, other: &TlsAcceptor| Arc::ptr_eq(one.config(), other.config());
+
+        let first = tls.acceptor(at(1));
+        assert!(same(&first, &tls.acceptor(at(2))), "nothing has changed");
+        renew(&files, 2);
+        assert!(same(&first, &tls.acceptor(at(2))), "not looked at again so soon");
+        let second = tls.acceptor(at(3));
+        assert!(!same(&first, &second), "renewed");
+        std::fs::write(&files.cert, "half a certif").expect("written");
+        touch(&files.cert, 3);
+        assert!(same(&second, &tls.acceptor(at(4))), "broken: the old one stays");
+        renew(&files, 4);
+        assert!(!same(&second, &tls.acceptor(at(5))), "mended");
+    }
+}

@@ -84,7 +84,7 @@ fn strangers() -> Vec<Vec<u8>> {
     all.push(vec![0; 4096]);
     all.push(vec![0xff; 64]);
     all.push(b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xabV*K\xcd+)V\xb2\x8a\x8e\xad\x05\0".to_vec());
-    all.push(deep("[", "]", 100_000));
+    all.push(deep("[", "]", 20_000));
     all.push(deep("{\"events\":[", "]}", 5_000));
     all.push(deep("{\"action\":{\"a\":", "", 10_000));
     all

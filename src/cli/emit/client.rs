@@ -71,9 +71,10 @@ impl Target {
 }
 
 fn authorization(args: &EmitArgs) -> Result<Option<HeaderValue>, TargetError> {
-    let text = match (&args.token, &args.user) {
-        (Some(token), _) => format!("Bearer {}", token.expose()),
-        (None, Some(user)) => format!("Basic {}", STANDARD.encode(user.expose())),
+    // The user first: the token may come from an environment that was meant for something else.
+    let text = match (&args.user, &args.token) {
+        (Some(user), _) => format!("Basic {}", STANDARD.encode(user.expose())),
+        (None, Some(token)) => format!("Bearer {}", token.expose()),
         (None, None) => return Ok(None),
     };
     let mut value = HeaderValue::from_str(&text)

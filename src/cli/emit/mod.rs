@@ -1,10 +1,10 @@
 //! `relay emit`: sends realistic envelopes, to see the way of an event or to measure it.
 
+mod sample;
+mod load;
 mod client;
 mod latency;
-mod load;
 mod report;
-mod sample;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub struct EmitArgs {
     /// Bearer token
     #[arg(long, env = "RELAY_TOKEN", hide_env_values = true, value_parser = secret)]
     pub token: Option<Secret>,
-    /// Basic authentication
-    #[arg(long, value_name = "NAME:PASSWORD", conflicts_with = "token", value_parser = secret)]
+    /// Basic authentication, instead of a token
+    #[arg(long, value_name = "NAME:PASSWORD", value_parser = secret)]
     pub user: Option<Secret>,
     /// Authorities (PEM) that may have signed the receiver's certificate; needed for https
     #[arg(long, value_name = "FILE")]
