@@ -7,6 +7,7 @@
 mod client;
 mod completions;
 pub mod emit;
+mod hints;
 mod route;
 mod serve;
 mod sse;
@@ -83,6 +84,7 @@ pub struct ConfigArg {
         short = 'c',
         long = "config",
         env = "RELAY_CONFIG",
+        hide_env_values = true,
         default_value = "relay.yml",
         value_name = "FILE"
     )]
