@@ -198,7 +198,9 @@ pub struct FeedReader {
 }
 
 impl FeedReader {
+    /// A reader from `at` on; the sink's only one from now on.
     pub fn new(feed: Arc<Feed>, sink: usize, at: Offset) -> Self {
+        feed.lock().places[sink] = Place::Behind;
         Self { feed, sink, at, run: None, lost: 0 }
     }
 
