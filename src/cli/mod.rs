@@ -10,6 +10,7 @@ mod completions;
 pub mod emit;
 mod hints;
 mod import_registry;
+mod journal;
 mod route;
 mod serve;
 mod sse;
@@ -78,6 +79,8 @@ enum Command {
     Tail(tail::Args),
     /// Turn a registry's `notifications` into a configuration
     ImportRegistry(import_registry::Args),
+    /// Look into a journal's folder, without a relay
+    Journal(journal::Args),
     /// Print a shell's completions
     Completions(completions::Args),
 }
@@ -115,6 +118,7 @@ impl Cli {
             Command::Status(args) => status::run(&args).await,
             Command::Tail(args) => tail::run(&args).await,
             Command::ImportRegistry(args) => import_registry::run(&args),
+            Command::Journal(args) => journal::run(&args),
             Command::Completions(args) => completions::run(&args),
         };
         done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

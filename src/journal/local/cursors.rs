@@ -21,7 +21,7 @@ use bytes::Buf;
 
 use crate::journal::Offset;
 
-const FILES: [&str; 2] = ["cursors.a", "cursors.b"];
+pub const FILES: [&str; 2] = ["cursors.a", "cursors.b"];
 const HEADER_BYTES: usize = 16;
 
 /// All cursors, and their files.

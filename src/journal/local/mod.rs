@@ -8,6 +8,7 @@ mod cursors;
 mod disk;
 mod duplicates;
 mod format;
+pub mod inspect;
 mod reader;
 mod recovery;
 mod scan;

@@ -28,9 +28,31 @@ pub enum Step {
     },
 }
 
+/// What can be walked through: a segment's file, or its bytes.
+pub trait ReadAt {
+    /// At most `len` bytes from byte `at`; fewer where it ends.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes>;
+}
+
+impl ReadAt for SegmentFile {
+    fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        self.read(at, len)
+    }
+}
+
+impl ReadAt for Bytes {
+    fn read_at(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        let start = usize::try_from(at).unwrap_or(usize::MAX).min(self.len());
+        Ok(self.slice(start..self.len().min(start.saturating_add(len))))
+    }
+}
+
 /// A walk. Holds at most about `window_bytes` (or one record) of the file in memory.
-pub struct Scan<'f> {
-    file: &'f SegmentFile,
+pub struct Scan<'f, F: ReadAt = SegmentFile> {
+    file: &'f F,
     at: u64,
     end: u64,
     expected: Offset,
@@ -40,17 +62,10 @@ pub struct Scan<'f> {
     window_at: u64,
 }
 
-impl<'f> Scan<'f> {
+impl<'f, F: ReadAt> Scan<'f, F> {
     /// Walks from byte `at`, where the record `expected` should stand, to byte `end`; no offset of
     /// the segment reaches `limit`.
-    pub fn new(
-        file: &'f SegmentFile,
-        at: u64,
-        end: u64,
-        expected: Offset,
-        limit: Offset,
-        window_bytes: usize,
-    ) -> Self {
+    pub fn new(file: &'f F, at: u64, end: u64, expected: Offset, limit: Offset, window_bytes: usize) -> Self {
         Self { file, at, end, expected, limit, window_bytes, window: Bytes::new(), window_at: at }
     }
 
@@ -149,7 +164,7 @@ impl<'f> Scan<'f> {
         let inside = at >= self.window_at && at + len as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
             let want = (len.max(self.window_bytes) as u64).min(self.end - at);
-            self.window = self.file.read(at, want as usize)?;
+            self.window = self.file.read_at(at, want as usize)?;
             self.window_at = at;
             if self.window.len() < len {
                 return Ok(None); // the file is shorter than it should be

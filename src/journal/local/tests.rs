@@ -267,8 +267,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Where the records of each segment stand: `(offset, from, to)`.
-fn records(folder: &Path) -> Vec<(std::path::PathBuf, Vec<(Offset, u64, u64)>)> {
+/// Where a record stands: its offset, its first byte, and the byte behind it.
+type Place = (Offset, u64, u64);
+
+/// Where the records of each segment stand.
+fn records(folder: &Path) -> Vec<(std::path::PathBuf, Vec<Place>)> {
     let segments = recovery::list_segments(folder).expect("segments");
     let mut found = Vec::new();
     for (index, (base, path)) in segments.iter().enumerate() {
