@@ -51,8 +51,8 @@ struct Common {
     #[command(flatten)]
     config: ConfigArg,
     /// The journal's folder itself, in place of the configuration's
-    #[arg(long, value_name = "FOLDER")]
-    path: Option<PathBuf>,
+    #[arg(long = "path", value_name = "FOLDER")]
+    folder: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -60,8 +60,8 @@ struct Common {
 
 impl Common {
     fn folder(&self) -> Result<PathBuf, Failure> {
-        match &self.path {
-            Some(path) => Ok(path.clone()),
+        match &self.folder {
+            Some(folder) => Ok(folder.clone()),
             None => Ok(super::load(&self.config)?.journal.path.join("journal")),
         }
     }
