@@ -17,9 +17,9 @@ Examples:
   relay check
   relay check -c /etc/relay/relay.yml --connect
 
-Every mistake is printed at its line and column. Exits with 78 when there is one, with 1 when a sink
-cannot be reached. --connect also declares the topics, exchanges or streams that a sink is configured
-to create; it sends nothing.")]
+Every mistake is printed at its line and column. Exits with 78 when there is one, with 1
+when a sink cannot be reached. --connect also declares the topics, exchanges or streams that
+a sink is configured to create; it sends nothing.")]
 pub(super) struct Args {
     #[command(flatten)]
     config: ConfigArg,

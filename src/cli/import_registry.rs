@@ -16,8 +16,9 @@ Examples:
   relay import-registry /etc/distribution/config.yml > relay.yml
   relay import-registry config.yml --url http://relay.example:8080/events > relay.yml
 
-Each endpoint becomes a webhook sink. The relay's configuration goes to standard output; to standard
-error goes what is to be looked at, and the block that makes the registry notify the relay instead.")]
+Each endpoint becomes a webhook sink. The relay's configuration goes to standard output; to
+standard error goes what is to be looked at, and the block that makes the registry notify the
+relay instead.")]
 pub(super) struct Args {
     /// Where the registry will reach the relay
     #[arg(long, default_value = "http://127.0.0.1:8080/events")]

@@ -55,11 +55,23 @@ impl Mistake {
         KeyPath(self.steps.iter().rev().cloned().collect())
     }
 
-    /// Whether this is only so because something was skipped before.
+    /// Whether this is only so because something was skipped before: a key's value, or a key that
+    /// was misspelt.
     pub fn follows_from_another(&self, node: Option<&Node>) -> bool {
         match (&self.wrong, node) {
-            (Wrong::MissingKey(key), Some(node)) => node.get(key).is_some_and(|value| value.skipped),
+            (_, Some(node)) if node.stand_in => true,
+            (Wrong::MissingKey(missing), Some(node)) => node
+                .entries()
+                .iter()
+                .any(|entry| entry.value.skipped && nearest(&entry.key, std::iter::once(*missing)).is_some()),
             _ => false,
+        }
+    }
+
+    pub fn missing_key(&self) -> Option<&'static str> {
+        match self.wrong {
+            Wrong::MissingKey(key) => Some(key),
+            _ => None,
         }
     }
 

@@ -1,8 +1,8 @@
 //! From the tree to the typed shape, by serde, with every mistake at its place.
 //!
 //! serde stops at the first mistake. Here the value that is wrong is then marked as skipped, as if
-//! it had not been written, and the whole is read again, until it can be read; so that all mistakes
-//! are reported at once.
+//! it had not been written, or an empty text is put where a key is missing, and the whole is read
+//! again, until it can be read; so that all mistakes are reported at once.
 
 use std::fmt;
 
@@ -28,14 +28,16 @@ pub fn read<T: DeserializeOwned>(root: &mut Node, report: &mut Report) -> Option
             Err(mistake) => mistake,
         };
         let path = mistake.path();
-        let parent = root.at(&path);
-        if !mistake.follows_from_another(parent) {
+        let follows = mistake.follows_from_another(root.at(&path));
+        if !follows {
             let place = mistake.place.unwrap_or_else(|| root.place_of(&path));
             report.error(Some(place), path.clone(), mistake.text(&path));
         }
-        match root.at_mut(&path.0) {
-            Some(node) if !path.0.is_empty() => node.skipped = true,
-            _ => return None,
+        let node = root.at_mut(&path.0)?;
+        match mistake.missing_key() {
+            Some(key) if node.get(key).is_none() => node.stand_in_for(key),
+            _ if path.0.is_empty() => return None,
+            _ => node.skipped = true,
         }
     }
     report.error(None, KeyPath::default(), "too many mistakes to list them all");

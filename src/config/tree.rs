@@ -25,6 +25,8 @@ pub struct Node {
     pub written: Option<String>,
     /// Found wrong: passed over from now on.
     pub skipped: bool,
+    /// Not written at all: stands for a key that is missing, which was reported.
+    pub stand_in: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +49,7 @@ pub struct Entry {
 
 impl Node {
     pub fn new(place: Place, value: Value) -> Self {
-        Self { place, value, written: None, skipped: false }
+        Self { place, value, written: None, skipped: false, stand_in: false }
     }
 
     /// Reads a text of one YAML document. An empty text is an empty map.
@@ -144,6 +146,16 @@ impl Node {
             _ => None,
         };
         next?.at_mut(rest)
+    }
+
+    /// Has an empty text stand for a missing key, so that the rest of the map can be read.
+    pub fn stand_in_for(&mut self, key: &str) {
+        let place = self.place;
+        if let Value::Map(entries) = &mut self.value {
+            let empty = Value::Scalar { text: String::new(), plain: false };
+            let value = Self { stand_in: true, ..Self::new(place, empty) };
+            entries.push(Entry { key: key.to_owned(), place, value });
+        }
     }
 
     /// How many nodes there are, this one included, and how deep they nest.

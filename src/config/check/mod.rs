@@ -54,6 +54,9 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn error(&mut self, path: &KeyPath, text: impl Into<String>) {
+        if self.tree.at(path).is_some_and(|node| node.stand_in) {
+            return; // That it is missing was said.
+        }
         self.report.error(Some(self.tree.place_of(path)), path.clone(), text);
     }
 

@@ -49,6 +49,7 @@ impl Checker<'_> {
         let found = names.iter().position(|other| other.as_deref() == Some(name));
         if found.is_none() {
             let mut known: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
+            known.retain(|name| !name.is_empty());
             known.dedup();
             let text = match nearest(name, known.iter().copied()) {
                 Some(nearest) => format!("there is no sink `{name}`; did you mean `{nearest}`?"),
@@ -98,7 +99,13 @@ impl Checker<'_> {
         let give_up_after = shape.give_up_after.map(|t| self.some_duration(&path.key("give_up_after"), t));
         let dead_letters = self.dead_letters(&shape.dead_letters, names, index, &path.key("dead_letters"));
         let key = self.template(&path.key("key"), &shape.key);
-        let options = self.options(&mut shape, path)?;
+        let Some(options) = self.options(&mut shape, path) else {
+            // The topic can be wrong whatever else the sink is.
+            if let (Some(topic), Some(naming)) = (&shape.topic, self.naming(path)) {
+                self.topic(&path.key("topic"), topic, naming);
+            }
+            return None;
+        };
         let default_topic = options.options().map_or("registry.{action}", Options::default_topic);
         let default_format = options.options().map_or(Format::Event, Options::default_format);
         let topic = shape.topic.as_deref().unwrap_or(default_topic);
@@ -233,6 +240,18 @@ impl Checker<'_> {
             self.error(&path.key(kind).join(&key), text);
         }
         Some(options)
+    }
+
+    /// What the kind of a sink lets a topic be, when its options could not be read.
+    fn naming(&self, path: &KeyPath) -> Option<Naming> {
+        let kind = KINDS.into_iter().find(|kind| self.is_given(&path.key(kind)))?;
+        Some(match kind {
+            "kafka" => Naming::Kafka,
+            "rabbitmq" => Naming::Amqp,
+            "nats" => Naming::Nats,
+            "file" => Naming::Path,
+            _ => Naming::Plain,
+        })
     }
 
     pub(super) fn template(&mut self, path: &KeyPath, text: &str) -> Option<Template> {
