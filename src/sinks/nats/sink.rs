@@ -106,7 +106,7 @@ enum Mode {
         second_round: Option<Number>,
     },
     JetStream {
-        context: jetstream::Context,
+        context: Box<jetstream::Context>,
         /// The stream that must take each message, when one is configured.
         stream: Option<String>,
         /// The question whether a stream captures the oldest message's subject; a task, so that
@@ -128,7 +128,7 @@ impl Live {
                     prepared = stream::prepare(&js, jetstream, context) => prepared?,
                     refused = notices.refused() => return Err(refused),
                 }
-                Mode::JetStream { context: js, stream: jetstream.stream.clone(), lookup: None }
+                Mode::JetStream { context: Box::new(js), stream: jetstream.stream.clone(), lookup: None }
             }
         };
         let target = options.target();
@@ -287,7 +287,7 @@ impl Live {
         let Some(subject) = self.flight.untaken().cloned() else { return Ok(()) };
         let Mode::JetStream { context, stream, lookup } = &mut self.mode else { return Ok(()) };
         let asking = lookup.get_or_insert_with(|| {
-            tokio::spawn(stream::exists(context.clone(), stream.clone(), subject.to_string()))
+            tokio::spawn(stream::exists((**context).clone(), stream.clone(), subject.to_string()))
         });
         let exists = asking.await;
         *lookup = None;

@@ -1,0 +1,248 @@
+//! The thread that writes: takes what is queued, appends it, and makes it durable together.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::lines::{Lines, OpenError};
+use super::{FileOptions, WINDOW};
+use crate::event::compact;
+use crate::sinks::{Fault, Message, Rejection, Settled};
+
+/// One line to write: the file's path below the folder, and the JSON.
+type Line = (String, Bytes);
+
+/// The thread, as the sink sees it. It ends when this is dropped, or after a fault.
+pub struct Writer {
+    jobs: mpsc::Sender<Vec<Line>>,
+    reports: mpsc::Receiver<Result<Settled, Fault>>,
+    ready: oneshot::Receiver<()>,
+    ended: oneshot::Receiver<()>,
+    /// Set when nobody wants what is still queued.
+    over: Arc<AtomicBool>,
+}
+
+impl Writer {
+    pub fn start(options: &FileOptions) -> Result<Self, Fault> {
+        // Both hold one entry a batch at most, of the messages in flight.
+        let (jobs, jobs_in) = mpsc::channel(WINDOW);
+        let (reports_out, reports) = mpsc::channel(WINDOW);
+        let (ready_out, ready) = oneshot::channel();
+        let (ended_out, ended) = oneshot::channel();
+        let over = Arc::new(AtomicBool::new(false));
+        let files = Files { options: options.clone(), open: HashMap::new(), round: 0 };
+        let is_over = Arc::clone(&over);
+        let thread = std::thread::Builder::new().name("file-sink".to_owned());
+        let started = thread.spawn(move || {
+            run(files, ready_out, jobs_in, &reports_out, &is_over);
+            let _ = ended_out.send(());
+        });
+        started.map_err(|error| Fault::busy(format!("cannot start a thread: {error}")))?;
+        Ok(Self { jobs, reports, ready, ended, over })
+    }
+
+    /// Waits until the folder was found to be there and writable. Called once.
+    pub async fn ready(&mut self) -> Result<(), Fault> {
+        match (&mut self.ready).await {
+            Ok(()) => Ok(()),
+            // It ended, and left the reason.
+            Err(_) => self.settle().await.map(drop),
+        }
+    }
+
+    pub async fn send(&self, batch: &[Message]) -> Result<(), Fault> {
+        let lines = batch.iter().map(|message| (message.topic.clone(), message.body.clone())).collect();
+        // A thread that ended after a fault has left that fault behind: `settle` tells it.
+        let _ = self.jobs.send(lines).await;
+        Ok(())
+    }
+
+    pub async fn settle(&mut self) -> Result<Settled, Fault> {
+        let ended = || Err(Fault::disconnected("the writing thread has ended"));
+        self.reports.recv().await.unwrap_or_else(ended)
+    }
+
+    /// Ends the thread, and waits until its files are free. What is queued is not written: it was
+    /// not confirmed, so it comes again. Called again after it was dropped, it waits on.
+    pub async fn end(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        // Wakes it if it waits for something to do.
+        let _ = self.jobs.try_send(Vec::new());
+        let _ = (&mut self.ended).await;
+    }
+}
+
+/// Makes the folder, and sees whether a file can be made in it.
+fn prepare(folder: &Path) -> Result<(), Fault> {
+    let probe = folder.join(format!(".relay-{}", std::process::id()));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&probe, ""))
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|error| fault(folder, &error))
+}
+
+fn run(
+    files: Files,
+    ready: oneshot::Sender<()>,
+    jobs: mpsc::Receiver<Vec<Line>>,
+    reports: &mpsc::Sender<Result<Settled, Fault>>,
+    over: &AtomicBool,
+) {
+    let prepared = prepare(&files.options.path);
+    let done = prepared.and_then(|()| {
+        let _ = ready.send(());
+        // The files are closed within, so that whoever learns of a fault finds no lock of ours.
+        files.serve(jobs, reports, over)
+    });
+    if let Err(fault) = done {
+        let _ = reports.blocking_send(Err(fault));
+    }
+}
+
+/// What a line met.
+enum Trouble {
+    /// The line can never be written.
+    Rejected(Rejection),
+    Fault(Fault),
+}
+
+/// The open files.
+struct Files {
+    options: FileOptions,
+    open: HashMap<String, Lines>,
+    /// Counts the rounds: which file was used when.
+    round: u64,
+}
+
+impl Files {
+    /// Round after round, until nobody asks for more.
+    fn serve(
+        mut self,
+        mut jobs: mpsc::Receiver<Vec<Line>>,
+        reports: &mpsc::Sender<Result<Settled, Fault>>,
+        over: &AtomicBool,
+    ) -> Result<(), Fault> {
+        while let Some(job) = jobs.blocking_recv() {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            let settled = self.round(job, &mut jobs)?;
+            if reports.blocking_send(Ok(settled)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `job` and whatever else is queued, and makes it durable.
+    fn round(&mut self, job: Vec<Line>, jobs: &mut mpsc::Receiver<Vec<Line>>) -> Result<Settled, Fault> {
+        self.round += 1;
+        let mut settled = Settled::default();
+        let mut next = Some(job);
+        while let Some(job) = next {
+            for (topic, json) in job {
+                match self.append(&topic, &compact(&json)) {
+                    Ok(()) => {}
+                    Err(Trouble::Rejected(rejection)) => settled.rejected.push((settled.count, rejection)),
+                    Err(Trouble::Fault(fault)) => return Err(fault),
+                }
+                settled.count += 1;
+            }
+            next = jobs.try_recv().ok();
+        }
+        for (topic, lines) in &mut self.open {
+            if lines.used == self.round {
+                lines.sync().map_err(|error| fault(&self.options.path.join(topic), &error))?;
+            }
+        }
+        Ok(settled)
+    }
+
+    fn append(&mut self, topic: &str, line: &[u8]) -> Result<(), Trouble> {
+        let path = self.path(topic)?;
+        let failed = |error| Trouble::Fault(fault(&path, &error));
+        let now = SystemTime::now();
+        let (topic, mut lines) = match self.open.remove_entry(topic) {
+            Some((topic, lines)) if self.is_usable(&lines).map_err(failed)? => (topic, lines),
+            _ => {
+                self.make_room().map_err(failed)?;
+                (topic.to_owned(), Lines::open(&path).map_err(|error| unopened(&path, error))?)
+            }
+        };
+        if lines.is_due(&self.options.rotate, line.len(), now) {
+            lines.set_aside(self.options.rotate.keep, now).map_err(failed)?;
+            lines = Lines::open(&path).map_err(|error| unopened(&path, error))?;
+        }
+        lines.used = self.round;
+        lines.push(line).map_err(failed)?;
+        self.open.insert(topic, lines);
+        Ok(())
+    }
+
+    /// Whether an open file is still the one at its path. Looked at once a round: a moved file is
+    /// noticed soon, and cheaply.
+    fn is_usable(&self, lines: &Lines) -> io::Result<bool> {
+        Ok(lines.used == self.round || lines.is_in_place()?)
+    }
+
+    /// Closes the file that waited longest, when as many are open as may be.
+    fn make_room(&mut self) -> io::Result<()> {
+        if self.open.len() < self.options.open_max {
+            return Ok(());
+        }
+        let oldest = self.open.iter().min_by_key(|(_, lines)| lines.used).map(|(topic, _)| topic.clone());
+        match oldest.and_then(|topic| self.open.remove(&topic)) {
+            Some(mut lines) => lines.sync(),
+            None => Ok(()),
+        }
+    }
+
+    /// The path of a topic's file: always below the folder.
+    fn path(&self, topic: &str) -> Result<PathBuf, Trouble> {
+        let below = Path::new(topic);
+        if topic.is_empty() || !below.components().all(|part| matches!(part, Component::Normal(_))) {
+            // A template's own text, since what an event brings is made fit: the operator's mistake.
+            return Err(Trouble::Fault(Fault::refused(format!("`{topic}` is not a path below the folder"))));
+        }
+        Ok(self.options.path.join(below))
+    }
+}
+
+fn unopened(path: &Path, error: OpenError) -> Trouble {
+    let error = match error {
+        OpenError::Io(error) => error,
+        OpenError::Locked => {
+            let text = format!("{}: another sink or another relay writes to it", path.display());
+            return Trouble::Fault(Fault::refused(text));
+        }
+    };
+    match error.kind() {
+        // A name that the file system does not take, or a file where a folder would have to be.
+        ErrorKind::InvalidFilename
+        | ErrorKind::InvalidInput
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::AlreadyExists => {
+            Trouble::Rejected(Rejection { code: "bad_path", text: format!("{}: {error}", path.display()) })
+        }
+        _ => Trouble::Fault(fault(path, &error)),
+    }
+}
+
+fn fault(path: &Path, error: &io::Error) -> Fault {
+    let text = format!("{}: {error}", path.display());
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Fault::busy(text),
+        ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::NotADirectory
+        | ErrorKind::AlreadyExists => Fault::refused(text),
+        _ => Fault::disconnected(text),
+    }
+}
