@@ -12,9 +12,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use lapin::message::BasicReturnMessage;
-use lapin::types::ShortString;
 use lapin::{Confirmation, Error};
 
+use super::message::short;
 use crate::sinks::{Message, Rejection, Settled};
 
 pub(super) type Confirm = Pin<Box<dyn Future<Output = lapin::Result<Confirmation>> + Send>>;
@@ -22,20 +22,23 @@ pub(super) type Confirm = Pin<Box<dyn Future<Output = lapin::Result<Confirmation
 #[derive(Default)]
 pub(super) struct Flight {
     slots: VecDeque<Slot>,
+    /// How many messages are held.
+    held: usize,
+    /// How many of the slots at the front are to be published alone, each when the one before it is
+    /// done with.
+    suspects: usize,
     /// Why what is not confirmed will not be any more.
     broken: Option<Error>,
 }
 
 struct Slot {
-    id: ShortString,
-    key: ShortString,
+    message: Message,
     state: State,
     rejection: Option<Rejection>,
 }
 
 enum State {
-    /// Not published: it waits until the one before it is confirmed.
-    Held(Box<Message>),
+    Held,
     Published(Confirm),
     Confirmed,
     /// The broker could not store it.
@@ -53,73 +56,74 @@ pub(super) enum Front {
 }
 
 impl Flight {
-    pub fn len(&self) -> usize {
-        self.slots.len()
-    }
-
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// Takes a message that is being published.
-    pub fn publish(&mut self, id: ShortString, key: ShortString, confirm: Confirm) {
-        let state = self.begin(confirm);
-        self.slots.push_back(Slot { id, key, state, rejection: None });
-    }
-
-    /// Takes a message that is to be published later.
-    pub fn hold(&mut self, id: ShortString, key: ShortString, message: Message) {
-        self.slots.push_back(Slot { id, key, state: State::Held(Box::new(message)), rejection: None });
+    /// Takes a message; [`Flight::launch`] publishes it.
+    pub fn hold(&mut self, message: Message) {
+        self.slots.push_back(Slot { message, state: State::Held, rejection: None });
+        self.held += 1;
     }
 
     /// Takes a message that is not to be published at all.
-    pub fn reject(&mut self, rejection: Rejection) {
-        let (id, key) = (ShortString::default(), ShortString::default());
-        self.slots.push_back(Slot { id, key, state: State::Confirmed, rejection: Some(rejection) });
+    pub fn reject(&mut self, message: Message, rejection: Rejection) {
+        self.slots.push_back(Slot { message, state: State::Confirmed, rejection: Some(rejection) });
     }
 
-    /// The oldest message if it is held.
-    pub fn held(&self) -> Option<&Message> {
-        match self.slots.front().map(|slot| &slot.state) {
-            Some(State::Held(message)) => Some(message),
-            _ => None,
-        }
+    /// Whether [`Flight::launch`] has something to do.
+    pub fn has_to_launch(&self) -> bool {
+        if self.suspects > 0 { self.is_held(0) } else { self.held > 0 }
     }
 
-    /// Whether the newest message is held: then the next has to stand behind it.
-    pub fn ends_held(&self) -> bool {
-        matches!(self.slots.back(), Some(Slot { state: State::Held(_), .. }))
-    }
-
-    /// Publishes the oldest message, which is held.
-    pub fn publish_held(&mut self, confirm: Confirm) {
-        let state = self.begin(confirm);
-        if let Some(slot) = self.slots.front_mut() {
-            slot.state = state;
-        }
-    }
-
-    /// Publishes all that are held, in order.
-    pub fn publish_all_held(&mut self, publish: impl Fn(&Message) -> Confirm) {
-        let first = self.slots.iter().position(|slot| matches!(slot.state, State::Held(_)));
-        for place in first.unwrap_or(self.slots.len())..self.slots.len() {
-            if let State::Held(message) = &self.slots[place].state {
-                let confirm = publish(message);
-                self.slots[place].state = self.begin(confirm);
+    /// Publishes what is held: all of it, or the oldest alone while there is suspicion.
+    pub fn launch(&mut self, publish: impl Fn(&Message) -> Confirm) {
+        let places = if self.suspects > 0 { 0..1 } else { self.first_held()..self.slots.len() };
+        for place in places {
+            if self.is_held(place) {
+                let slot = &mut self.slots[place];
+                slot.state = State::Published(publish(&slot.message));
+                self.held -= 1;
+                // lapin queues the frames at the first poll: messages go out in the order of these.
+                self.look_at(place, &mut Context::from_waker(Waker::noop()));
             }
         }
     }
 
-    /// Lets a message begin: lapin queues its frames at the first poll, so that messages go out in the
-    /// order of these calls.
-    fn begin(&mut self, mut confirm: Confirm) -> State {
-        match confirm.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Pending => State::Published(confirm),
-            Poll::Ready(result) => self.landed(result).0,
-        }
+    fn is_held(&self, place: usize) -> bool {
+        self.slots.get(place).is_some_and(|slot| matches!(slot.state, State::Held))
     }
 
-    /// Calls the oldest message rejected, which was alone in flight.
+    /// Looked for from the newest on: there are few, at the end of a full window.
+    fn first_held(&self) -> usize {
+        let (mut place, mut left) = (self.slots.len(), self.held);
+        while left > 0 && place > 0 {
+            place -= 1;
+            left -= usize::from(self.is_held(place));
+        }
+        place
+    }
+
+    /// Whether the oldest message is alone with the broker.
+    pub fn suspicious(&self) -> bool {
+        self.suspects > 0
+    }
+
+    /// One of the messages made the broker close the channel: all that are not confirmed are held
+    /// again, to be published one by one. Answers how many messages that concerns.
+    pub fn suspect_all(&mut self) -> usize {
+        self.broken = None;
+        self.suspects = self.slots.len();
+        for slot in &mut self.slots {
+            if !matches!(slot.state, State::Confirmed | State::Held) {
+                slot.state = State::Held;
+                self.held += 1;
+            }
+        }
+        self.suspects
+    }
+
+    /// Calls the oldest message rejected, which was alone.
     pub fn convict(&mut self, rejection: Rejection) {
         self.broken = None;
         if let Some(slot) = self.slots.front_mut() {
@@ -130,11 +134,13 @@ impl Flight {
 
     /// Ready when the oldest message is done with, one way or another.
     pub fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<Front> {
-        if let Some(Slot { state: State::Published(confirm), .. }) = self.slots.front_mut() {
-            let Poll::Ready(result) = confirm.as_mut().poll(context) else { return Poll::Pending };
-            self.land(0, result);
+        if self.slots.is_empty() || !self.look_at(0, context) {
+            return Poll::Pending;
         }
-        self.look_at_all();
+        // Front to back, so that a confirmation that completed before an older one is seen with it.
+        for place in 1..self.slots.len() {
+            self.look_at(place, &mut Context::from_waker(Waker::noop()));
+        }
         let settled = self.take();
         if settled.count > 0 {
             return Poll::Ready(Front::Settled(settled));
@@ -145,30 +151,14 @@ impl Flight {
         }
     }
 
-    /// Front to back, so that a confirmation that completed before an older one is seen with it.
-    fn look_at_all(&mut self) {
-        let context = &mut Context::from_waker(Waker::noop());
-        for place in 0..self.slots.len() {
-            if let State::Published(confirm) = &mut self.slots[place].state
-                && let Poll::Ready(result) = confirm.as_mut().poll(context)
-            {
-                self.land(place, result);
-            }
-        }
-    }
-
-    fn land(&mut self, place: usize, result: lapin::Result<Confirmation>) {
-        let (state, returned) = self.landed(result);
-        self.slots[place].state = state;
-        if let Some(message) = returned {
-            self.returned(&message);
-        }
-    }
-
-    fn landed(&mut self, result: lapin::Result<Confirmation>) -> (State, Option<Box<BasicReturnMessage>>) {
-        match result {
-            Ok(Confirmation::Ack(returned)) => (State::Confirmed, returned.map(Box::new)),
-            Ok(Confirmation::Nack(returned)) => (State::Nacked, returned.map(Box::new)),
+    /// Whether the broker has said, now or before, what became of a message.
+    fn look_at(&mut self, place: usize, context: &mut Context<'_>) -> bool {
+        let slot = &mut self.slots[place];
+        let State::Published(confirm) = &mut slot.state else { return true };
+        let Poll::Ready(result) = confirm.as_mut().poll(context) else { return false };
+        let (state, returned) = match result {
+            Ok(Confirmation::Ack(returned)) => (State::Confirmed, returned),
+            Ok(Confirmation::Nack(returned)) => (State::Nacked, returned),
             // Confirmations are switched on before the first message, so that this does not happen;
             // if it did, nothing would have been confirmed.
             Ok(Confirmation::NotRequested) => (State::Nacked, None),
@@ -176,32 +166,35 @@ impl Flight {
                 self.broken.get_or_insert(error);
                 (State::Lost, None)
             }
+        };
+        slot.state = state;
+        if let Some(message) = returned {
+            self.returned(&message);
         }
+        true
     }
 
-    fn returned(&mut self, message: &BasicReturnMessage) {
-        let id = message.delivery.properties.message_id().as_ref();
-        let key = &message.delivery.routing_key;
-        let slot = self
-            .slots
-            .iter_mut()
-            .find(|slot| slot.rejection.is_none() && slot.key == *key && Some(&slot.id) == id);
-        // None: a copy from before the last fault, whose message has been sent again since.
+    fn returned(&mut self, returned: &BasicReturnMessage) {
+        let key = returned.delivery.routing_key.as_str();
+        let Some(id) = returned.delivery.properties.message_id() else { return };
+        let slot = self.slots.iter_mut().find(|slot| {
+            slot.rejection.is_none() && slot.message.topic == key && short(&slot.message.id) == *id
+        });
         if let Some(slot) = slot {
-            let text = format!("{} ({})", message.reply_text, message.reply_code);
+            let text = format!("{} ({})", returned.reply_text, returned.reply_code);
             slot.rejection = Some(Rejection { code: "unroutable", text });
         }
     }
 
     fn take(&mut self) -> Settled {
         let mut settled = Settled::default();
-        while let Some(Slot { state: State::Confirmed, .. }) = self.slots.front() {
-            let rejection = self.slots.pop_front().and_then(|slot| slot.rejection);
-            if let Some(rejection) = rejection {
+        while let Some(slot) = self.slots.pop_front_if(|slot| matches!(slot.state, State::Confirmed)) {
+            if let Some(rejection) = slot.rejection {
                 settled.rejected.push((settled.count, rejection));
             }
             settled.count += 1;
         }
+        self.suspects = self.suspects.saturating_sub(settled.count);
         settled
     }
 }
