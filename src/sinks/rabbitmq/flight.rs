@@ -4,16 +4,17 @@
 //! confirm many with one frame. Two things follow. A returned message is matched by what it carries,
 //! its id and its routing key; two messages with both in common are the same event to the same
 //! queues, and it does not matter which of them is called unroutable. And before the oldest messages
-//! are called settled, all confirmations behind them are looked at: the return of an older message
-//! hangs on one that completed before, wherever it stands.
+//! are called settled, all confirmations behind them are looked at that have moved: the return of an
+//! older message hangs on one that completed before, wherever it stands.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use lapin::message::BasicReturnMessage;
 use lapin::{Confirmation, Error};
 
+use super::bells::Bells;
 use super::message::short;
 use crate::sinks::{Message, Rejection, Settled};
 
@@ -22,6 +23,7 @@ pub(super) type Confirm = Pin<Box<dyn Future<Output = lapin::Result<Confirmation
 #[derive(Default)]
 pub(super) struct Flight {
     slots: VecDeque<Slot>,
+    bells: Bells,
     /// How many messages are held.
     held: usize,
     /// How many of the slots at the front are to be published alone, each when the one before it is
@@ -85,7 +87,7 @@ impl Flight {
                 slot.state = State::Published(publish(&slot.message));
                 self.held -= 1;
                 // lapin queues the frames at the first poll: messages go out in the order of these.
-                self.look_at(place, &mut Context::from_waker(Waker::noop()));
+                self.look_at(place);
             }
         }
     }
@@ -134,12 +136,13 @@ impl Flight {
 
     /// Ready when the oldest message is done with, one way or another.
     pub fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<Front> {
-        if self.slots.is_empty() || !self.look_at(0, context) {
-            return Poll::Pending;
-        }
-        // Front to back, so that a confirmation that completed before an older one is seen with it.
-        for place in 1..self.slots.len() {
-            self.look_at(place, &mut Context::from_waker(Waker::noop()));
+        self.bells.listen(context);
+        // Front to back: when the last of the oldest is seen to be complete, whatever completed before
+        // it and stands behind it has rung already.
+        for group in 0..self.bells.groups() {
+            for place in self.bells.rung(group).into_iter().flatten() {
+                self.look_at(place);
+            }
         }
         let settled = self.take();
         if settled.count > 0 {
@@ -147,15 +150,19 @@ impl Flight {
         }
         match self.slots.front().map(|slot| &slot.state) {
             Some(State::Nacked) => Poll::Ready(Front::Nacked),
-            _ => self.broken.clone().map_or(Poll::Pending, |error| Poll::Ready(Front::Broken(error))),
+            Some(State::Lost) => {
+                self.broken.clone().map_or(Poll::Pending, |error| Poll::Ready(Front::Broken(error)))
+            }
+            _ => Poll::Pending,
         }
     }
 
-    /// Whether the broker has said, now or before, what became of a message.
-    fn look_at(&mut self, place: usize, context: &mut Context<'_>) -> bool {
-        let slot = &mut self.slots[place];
-        let State::Published(confirm) = &mut slot.state else { return true };
-        let Poll::Ready(result) = confirm.as_mut().poll(context) else { return false };
+    /// Takes up what the broker has said about a message.
+    fn look_at(&mut self, place: usize) {
+        let waker = self.bells.waker(place);
+        let Some(slot) = self.slots.get_mut(place) else { return };
+        let State::Published(confirm) = &mut slot.state else { return };
+        let Poll::Ready(result) = confirm.as_mut().poll(&mut Context::from_waker(&waker)) else { return };
         let (state, returned) = match result {
             Ok(Confirmation::Ack(returned)) => (State::Confirmed, returned),
             Ok(Confirmation::Nack(returned)) => (State::Nacked, returned),
@@ -171,7 +178,6 @@ impl Flight {
         if let Some(message) = returned {
             self.returned(&message);
         }
-        true
     }
 
     fn returned(&mut self, returned: &BasicReturnMessage) {
@@ -194,7 +200,149 @@ impl Flight {
             }
             settled.count += 1;
         }
+        self.bells.pass(settled.count);
         self.suspects = self.suspects.saturating_sub(settled.count);
         settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use lapin::ErrorKind;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::event::Event;
+
+    type Answer = oneshot::Sender<lapin::Result<Confirmation>>;
+
+    fn message(id: usize) -> Message {
+        let event = Event::parse("{\"id\":\"e\"}".into()).expect("an event");
+        Message {
+            offset: id as u64,
+            arrived: 0,
+            id: id.to_string(),
+            dedup_id: id.to_string(),
+            topic: "t".to_owned(),
+            key: String::new(),
+            headers: Vec::new(),
+            content_type: "application/json",
+            body: event.raw().clone(),
+            event,
+        }
+    }
+
+    /// Publishes what there is to publish; the senders answer as the broker would, by id.
+    fn launch(flight: &mut Flight) -> Vec<(String, Answer)> {
+        let answers = Arc::new(std::sync::Mutex::new(Vec::new()));
+        flight.launch(|message| {
+            let (answer, answered) = oneshot::channel();
+            answers.lock().expect("answers").push((message.id.clone(), answer));
+            Box::pin(async move { answered.await.expect("an answer") })
+        });
+        std::mem::take(&mut *answers.lock().expect("answers"))
+    }
+
+    fn flight(count: usize) -> (Flight, Vec<Answer>) {
+        let mut flight = Flight::default();
+        (0..count).for_each(|id| flight.hold(message(id)));
+        let answers = launch(&mut flight).into_iter().map(|(_, answer)| answer).collect();
+        (flight, answers)
+    }
+
+    fn front(flight: &mut Flight) -> Option<Front> {
+        std::future::poll_fn(|context| flight.poll_front(context)).now_or_never()
+    }
+
+    fn settled(flight: &mut Flight) -> usize {
+        match front(flight) {
+            Some(Front::Settled(settled)) => settled.count,
+            None => 0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ack(answer: Answer) {
+        answer.send(Ok(Confirmation::Ack(None))).expect("somebody waits");
+    }
+
+    fn closed() -> Error {
+        ErrorKind::ChannelsLimitReached.into()
+    }
+
+    #[test]
+    fn settles_the_contiguous_prefix_over_many_groups() {
+        let (mut flight, answers) = flight(300);
+        let mut answers: Vec<_> = answers.into_iter().map(Some).collect();
+        let mut acknowledge = |place: usize| ack(answers[place].take().expect("once"));
+        (1..150).rev().for_each(&mut acknowledge);
+        assert_eq!(settled(&mut flight), 0);
+        acknowledge(0);
+        assert_eq!(settled(&mut flight), 150);
+        (150..300).for_each(&mut acknowledge);
+        assert_eq!(settled(&mut flight), 150);
+        assert_eq!(settled(&mut flight), 0);
+    }
+
+    #[test]
+    fn what_is_held_goes_out_in_order_around_what_is_rejected() {
+        let mut flight = Flight::default();
+        let rejection = Rejection { code: "too_large", text: String::new() };
+        flight.hold(message(0));
+        flight.reject(message(1), rejection.clone());
+        flight.hold(message(2));
+        assert!(flight.has_to_launch());
+        let (ids, answers): (Vec<_>, Vec<_>) = launch(&mut flight).into_iter().unzip();
+        assert_eq!(ids, ["0", "2"]);
+        assert!(!flight.has_to_launch());
+        answers.into_iter().for_each(ack);
+        let Some(Front::Settled(settled)) = front(&mut flight) else { panic!("all three") };
+        assert_eq!((settled.count, settled.rejected), (3, vec![(1, rejection)]));
+    }
+
+    #[test]
+    fn suspects_go_one_by_one_and_what_comes_later_waits() {
+        let (mut flight, mut answers) = flight(4);
+        ack(answers.remove(2));
+        for answer in answers {
+            answer.send(Err(closed())).expect("somebody waits");
+        }
+        assert!(matches!(front(&mut flight), Some(Front::Broken(_))));
+        assert_eq!(flight.suspect_all(), 4);
+        flight.hold(message(4));
+        let mut order = Vec::new();
+        while flight.has_to_launch() {
+            for (id, answer) in launch(&mut flight) {
+                order.push(id.clone());
+                if id == "1" {
+                    answer.send(Err(closed())).expect("somebody waits");
+                } else {
+                    ack(answer);
+                }
+            }
+            if let Some(Front::Broken(_)) = front(&mut flight) {
+                assert!(flight.suspicious());
+                flight.convict(Rejection { code: "too_large", text: String::new() });
+                // The convicted one, and the one behind it that had been confirmed.
+                let Some(Front::Settled(settled)) = front(&mut flight) else { panic!("convicted") };
+                assert_eq!((settled.count, settled.rejected.len()), (2, 1));
+            }
+        }
+        assert_eq!(order, ["0", "1", "3", "4"]);
+        assert!(!flight.suspicious());
+    }
+
+    #[test]
+    fn a_nack_is_told_once_it_is_the_oldest() {
+        let (mut flight, answers) = flight(2);
+        let [first, second] = <[Answer; 2]>::try_from(answers).expect("two");
+        second.send(Ok(Confirmation::Nack(None))).expect("somebody waits");
+        assert!(front(&mut flight).is_none());
+        ack(first);
+        assert_eq!(settled(&mut flight), 1);
+        assert!(matches!(front(&mut flight), Some(Front::Nacked)));
     }
 }

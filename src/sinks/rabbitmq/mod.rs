@@ -6,6 +6,7 @@
 //! one by one, until each is cleared or convicted. The other messages are no worse for it, and the
 //! sink has not failed.
 
+mod bells;
 mod flight;
 mod link;
 mod message;
