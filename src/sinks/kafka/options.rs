@@ -233,9 +233,25 @@ const RESERVED: &[(&str, &str)] = &[
     ("log_level", "use the relay's log level"),
 ];
 
+/// How records are put into batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Batching {
+    pub bytes_max: u64,
+    /// One record a batch.
+    pub single: bool,
+}
+
+impl Batching {
+    /// Whether a record of so many bytes is certainly the only one of its batch: librdkafka puts a
+    /// second one in only while both together stay below `batch.size`.
+    pub fn alone(self, bytes: usize) -> bool {
+        self.single || bytes as u64 > self.bytes_max
+    }
+}
+
 impl KafkaOptions {
     /// All that librdkafka is told. `timeout`: how long a record may be in flight.
-    pub(super) fn client_config(&self, timeout: Duration) -> ClientConfig {
+    pub(super) fn client_config(&self, timeout: Duration, batching: Batching) -> ClientConfig {
         let mut config = ClientConfig::new();
         // First, so that nothing in here overrides what the relay relies on.
         for (key, value) in &self.properties {
@@ -251,12 +267,15 @@ impl KafkaOptions {
             .set("enable.idempotence", self.idempotence.to_string())
             .set("compression.type", self.compression.as_str())
             .set("linger.ms", self.linger.duration.as_millis().to_string())
-            .set("batch.size", self.batch_max.0.to_string())
+            .set("batch.size", batching.bytes_max.to_string())
             .set("message.max.bytes", self.message_max.0.to_string())
             .set("queue.buffering.max.kbytes", (self.buffer_max.0 >> 10).to_string())
             .set("queue.buffering.max.messages", self.window.to_string())
             .set("message.timeout.ms", timeout.to_string())
             .set_log_level(RDKafkaLogLevel::Info);
+        if batching.single {
+            config.set("batch.num.messages", "1");
+        }
         // An unknown topic has to be known as such before its records time out, which would look
         // like a dead cluster.
         set_default(&mut config, "topic.metadata.propagation.max.ms", (timeout / 2).min(10_000));
@@ -430,11 +449,15 @@ mod tests {
         serde_yaml::from_str(yaml).expect(yaml)
     }
 
+    fn config(options: &KafkaOptions, timeout: Duration) -> ClientConfig {
+        options.client_config(timeout, Batching { bytes_max: options.batch_max.0, single: false })
+    }
+
     #[test]
     fn the_defaults_are_safe() {
         let options = options("brokers: a:9092, b:9092");
         assert!(options.problems().is_empty(), "{:?}", options.problems());
-        let config = options.client_config(Duration::from_secs(5));
+        let config = config(&options, Duration::from_secs(5));
         for (key, value) in [
             ("acks", "all"),
             ("enable.idempotence", "true"),
@@ -463,7 +486,7 @@ mod tests {
         ] {
             let options = options(yaml);
             assert!(options.problems().is_empty(), "{yaml}: {:?}", options.problems());
-            options.client_config(Duration::from_millis(1)).create_native_config().expect(yaml);
+            config(&options, Duration::from_millis(1)).create_native_config().expect(yaml);
         }
     }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
+use rdkafka::message::{DeliveryResult, Message as _, OwnedMessage};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-use super::confirmations::{Confirmations, Outcome};
+use super::confirmations::{Confirmations, Outcome, Trouble};
+use super::options::Batching;
 use super::verdict::{Verdict, fault, judge};
 use crate::sinks::Fault;
 
@@ -29,12 +30,8 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Makes a producer and waits until a broker has answered it.
-    pub async fn open(config: &ClientConfig, timeout: Duration) -> Result<Self, Fault> {
-        let confirmations = Arc::new(Confirmations::default());
-        let errors = Arc::new(Errors::default());
-        let callbacks = Callbacks { confirmations: Arc::clone(&confirmations), errors: Arc::clone(&errors) };
-        let producer: Client = config.create_with_context(callbacks).map_err(Fault::refused)?;
-        let connection = Self { producer: Some(producer), confirmations, errors };
+    pub async fn open(config: &ClientConfig, batching: Batching, timeout: Duration) -> Result<Self, Fault> {
+        let connection = Self::new(config, batching, Arc::default())?;
         let client = connection.producer().clone();
         let errors = Arc::clone(&connection.errors);
         tokio::task::spawn_blocking(move || find_cluster(&client, &errors, timeout))
@@ -43,13 +40,63 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Another producer in the place of this one, whose records have all come back; what they came to
+    /// is still there to be settled.
+    pub fn replace(&mut self, config: &ClientConfig, batching: Batching) -> Result<(), Fault> {
+        *self = Self::new(config, batching, Arc::clone(&self.confirmations))?;
+        Ok(())
+    }
+
+    fn new(
+        config: &ClientConfig,
+        batching: Batching,
+        confirmations: Arc<Confirmations>,
+    ) -> Result<Self, Fault> {
+        let errors = Arc::new(Errors::default());
+        let callbacks =
+            Callbacks { batching, confirmations: Arc::clone(&confirmations), errors: Arc::clone(&errors) };
+        let producer = config.create_with_context(callbacks).map_err(Fault::refused)?;
+        Ok(Self { producer: Some(producer), confirmations, errors })
+    }
+
+    /// Has librdkafka give back all that it holds, by way of the callback.
+    pub fn purge(&self) {
+        self.producer().purge(PurgeConfig::default().queue().inflight());
+    }
+
     pub fn producer(&self) -> &Client {
         self.producer.as_ref().expect("only `drop` takes it")
     }
 
-    /// What librdkafka last said about the cluster; `""` if nothing.
-    pub fn last_error(&self) -> String {
-        self.errors.last().map(|(_, text)| text).unwrap_or_default()
+    /// Sends a record that came back, under its number. There is room: all that came back was in the
+    /// queue at the same time.
+    pub fn publish_again(&self, number: usize, mut record: OwnedMessage) -> Result<(), Fault> {
+        let headers = record.detach_headers().unwrap_or_default();
+        let again = BaseRecord::with_opaque_to(record.topic(), number)
+            .key(record.key().unwrap_or_default())
+            .payload(record.payload().unwrap_or_default())
+            .timestamp(record.timestamp().to_millis().unwrap_or_default())
+            .headers(headers);
+        match self.producer().send(again) {
+            Ok(()) => Ok(()),
+            Err((error, _)) => self.not_taken(number, &error).map_err(|trouble| match trouble {
+                Trouble::Fault(fault) => fault,
+                Trouble::Batch(why) => Fault::disconnected(why.text),
+            }),
+        }
+    }
+
+    /// What it means that librdkafka itself refuses a record, before any batch is made.
+    pub fn not_taken(&self, number: usize, error: &KafkaError) -> Result<(), Trouble> {
+        let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
+        match judge(code, true, &self.errors.text()) {
+            Verdict::Rejected(rejection) => {
+                self.confirmations.resolve(number, Outcome::Rejected(rejection));
+                Ok(())
+            }
+            Verdict::Batch(why) => Err(Trouble::Batch(why)),
+            Verdict::Failed(fault) => Err(fault.into()),
+        }
     }
 }
 
@@ -94,6 +141,11 @@ impl Errors {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// What was said last; `""` if nothing.
+    fn text(&self) -> String {
+        self.last().map(|(_, text)| text).unwrap_or_default()
+    }
+
     /// That all brokers are down says less than why the last one is.
     fn note(&self, code: Code, text: &str) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,6 +160,7 @@ impl Errors {
 
 /// Called on the thread that polls librdkafka.
 pub(super) struct Callbacks {
+    batching: Batching,
     confirmations: Arc<Confirmations>,
     errors: Arc<Errors>,
 }
@@ -131,16 +184,15 @@ impl ProducerContext for Callbacks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let Err((error, _)) = result else {
+        let Err((error, record)) = result else {
             return self.confirmations.resolve(number, Outcome::Confirmed);
         };
+        let bytes = record.key_len() + record.payload_len();
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-        let context = self.errors.last().map(|(_, text)| text).unwrap_or_default();
-        match judge(code, true, &context) {
-            Verdict::Rejected(rejection) | Verdict::Suspect(rejection) => {
-                self.confirmations.resolve(number, Outcome::Rejected(rejection));
-            }
-            Verdict::Failed(fault) => self.confirmations.fail(fault),
+        match judge(code, self.batching.alone(bytes), &self.errors.text()) {
+            Verdict::Rejected(rejection) => self.confirmations.resolve(number, Outcome::Rejected(rejection)),
+            Verdict::Batch(rejection) => self.confirmations.give_back(number, record.detach(), rejection),
+            Verdict::Failed(fault) => self.confirmations.failed(number, || record.detach(), fault),
         }
     }
 }

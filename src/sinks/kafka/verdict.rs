@@ -11,12 +11,12 @@ pub(super) enum Verdict {
     Rejected(Rejection),
     /// The record's batch was refused, and the record may not be the reason: it has to be sent
     /// alone to know.
-    Suspect(Rejection),
+    Batch(Rejection),
     /// Not about the record.
     Failed(Fault),
 }
 
-/// Judges a record's error.
+/// Judges a record's error. `context` is what librdkafka last said about the cluster.
 ///
 /// `alone`: the record was certainly the only one of its batch. A broker refuses a whole batch, and
 /// librdkafka, unlike the Java client, does not split one that was too large.
@@ -25,14 +25,14 @@ pub(super) fn judge(code: Code, alone: bool, context: &str) -> Verdict {
     match code {
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
             let rejection = rejected("too_large");
-            if alone { Verdict::Rejected(rejection) } else { Verdict::Suspect(rejection) }
+            if alone { Verdict::Rejected(rejection) } else { Verdict::Batch(rejection) }
         }
-        // Its neighbour was invalid.
-        Code::InvalidDifferentRecord => Verdict::Suspect(rejected("invalid_record")),
-        Code::InvalidRecord if !alone => Verdict::Suspect(rejected("invalid_record")),
-        Code::InvalidRecord => Verdict::Rejected(rejected("invalid_record")),
-        Code::InvalidTimestamp if !alone => Verdict::Suspect(rejected("invalid_timestamp")),
-        Code::InvalidTimestamp => Verdict::Rejected(rejected("invalid_timestamp")),
+        Code::InvalidRecord if alone => Verdict::Rejected(rejected("invalid_record")),
+        Code::InvalidTimestamp if alone => Verdict::Rejected(rejected("invalid_timestamp")),
+        // In the last case a neighbour was invalid.
+        Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidDifferentRecord => {
+            Verdict::Batch(rejected("invalid_record"))
+        }
         Code::PolicyViolation => Verdict::Rejected(rejected("policy_violation")),
         Code::UnknownTopic | Code::UnknownTopicOrPartition => Verdict::Rejected(rejected("no_such_topic")),
         Code::InvalidTopic => Verdict::Rejected(rejected("invalid_topic")),
@@ -96,7 +96,7 @@ mod tests {
             Code::InvalidTimestamp,
             Code::InvalidDifferentRecord,
         ] {
-            assert!(matches!(judge(code, false, ""), Verdict::Suspect(_)), "{code:?}");
+            assert!(matches!(judge(code, false, ""), Verdict::Batch(_)), "{code:?}");
         }
     }
 

@@ -27,10 +27,9 @@ pub(super) fn judge(error: &Error, address: &str) -> Verdict {
     match protocol.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::CONTENTTOOLARGE) => suspect("too_large"),
         // `rabbit_channel.erl`: "message size ~B is larger than (configured) max size ~B".
-        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("size") => {
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("message size") => {
             suspect("too_large")
         }
-        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => suspect("precondition_failed"),
         // `rabbit_access_control.erl`: a topic permission is about the routing key; any other is about
         // the exchange, and so about every message.
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) if text.contains("access to topic") => {
@@ -86,7 +85,6 @@ mod tests {
                 "PRECONDITION_FAILED - message size 9 is larger than max size 8",
                 "too_large",
             ),
-            (AMQPSoftError::PRECONDITIONFAILED, "PRECONDITION_FAILED - invalid", "precondition_failed"),
             (
                 AMQPSoftError::ACCESSREFUSED,
                 "ACCESS_REFUSED - access to topic 'a.b' in exchange 'registry' in vhost '/' refused for user 'u'",
@@ -106,6 +104,12 @@ mod tests {
             (
                 AMQPSoftError::ACCESSREFUSED.into(),
                 "ACCESS_REFUSED - access to exchange 'registry' in vhost '/' refused for user 'u'",
+                FaultKind::Refused,
+            ),
+            // Said of a header that is configured, and so of every message.
+            (
+                AMQPSoftError::PRECONDITIONFAILED.into(),
+                "PRECONDITION_FAILED - unsupported CC header",
                 FaultKind::Refused,
             ),
             (AMQPSoftError::NOTFOUND.into(), "NOT_FOUND - no exchange 'registry'", FaultKind::Refused),
