@@ -60,19 +60,29 @@ impl Trio {
         }
     }
 
-    pub fn freeze(&self, sink: &str) {
+    /// Connections to the broker stay open and nothing answers, until the answer is dropped.
+    pub fn freeze(&self, sink: &str) -> Frozen<'_> {
         match sink {
             "kafka" => self.kafka.freeze(),
             "rabbitmq" => self.rabbitmq.freeze(),
             _ => self.nats.freeze(),
         }
+        Frozen { trio: self, sink: sink.to_owned() }
     }
+}
 
-    pub fn thaw(&self, sink: &str) {
-        match sink {
-            "kafka" => self.kafka.thaw(),
-            "rabbitmq" => self.rabbitmq.thaw(),
-            _ => self.nats.thaw(),
+/// A broker that stands still for as long as this lives, even where a test fails meanwhile.
+pub struct Frozen<'a> {
+    trio: &'a Trio,
+    sink: String,
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        match self.sink.as_str() {
+            "kafka" => self.trio.kafka.thaw(),
+            "rabbitmq" => self.trio.rabbitmq.thaw(),
+            _ => self.trio.nats.thaw(),
         }
     }
 }
