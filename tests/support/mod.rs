@@ -23,8 +23,12 @@ pub mod proxy;
 pub mod rabbitmq;
 pub mod registry;
 #[cfg(feature = "webhook")]
+pub mod load;
+#[cfg(feature = "webhook")]
 pub mod relay;
 pub mod skopeo;
+#[cfg(all(feature = "kafka", feature = "rabbitmq", feature = "nats", feature = "webhook"))]
+pub mod trio;
 
 use std::{
     path::{Path, PathBuf},

@@ -42,6 +42,8 @@ pub struct Endpoint {
     pub headers: Vec<(String, String)>,
     /// `notifications.events.includereferences`.
     pub include_references: bool,
+    /// A second endpoint that is told the same, without headers: what the registry sent, to compare with.
+    pub mirror: Option<String>,
 }
 
 impl Default for Endpoint {
@@ -52,6 +54,7 @@ impl Default for Endpoint {
             backoff: "200ms".to_owned(),
             headers: Vec::new(),
             include_references: false,
+            mirror: None,
         }
     }
 }
@@ -94,6 +97,13 @@ impl Registry {
             for (name, value) in &endpoint.headers {
                 writeln!(config, "        {name}: [{value:?}]").expect("to a string");
             }
+        }
+        if let Some(url) = &endpoint.mirror {
+            writeln!(
+                config,
+                "    - name: mirror\n      url: {url:?}\n      timeout: 5s\n      backoff: 200ms"
+            )
+            .expect("to a string");
         }
         folder.write("config.yml", config);
         let slot = Slot::new("registry", spawn(version, &folder));
