@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod completions;
 pub mod emit;
+mod hints;
 mod import_registry;
 mod route;
 mod serve;
@@ -89,6 +90,7 @@ pub struct ConfigArg {
         short = 'c',
         long = "config",
         env = "RELAY_CONFIG",
+        hide_env_values = true,
         default_value = "relay.yml",
         value_name = "FILE"
     )]

@@ -86,7 +86,11 @@ fn render(status: &Status) -> String {
         out += &format!("          most of it is held by the backlog of sink `{sink}`\n");
     }
     out += &format!("streams   {} open\n\n", status.streams);
-    out += &sinks(&status.sinks);
+    if status.sinks.is_empty() {
+        out += "no sinks but the built-in stream\n";
+    } else {
+        out += &sinks(&status.sinks);
+    }
     for sink in &status.sinks {
         if let Some(error) = &sink.last_error {
             let when = when(error, sink.failures > 0);

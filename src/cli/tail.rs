@@ -146,10 +146,10 @@ fn line(message: Message, colour: bool) -> String {
     let Ok(event) = Event::parse(Bytes::from(message.data)) else {
         return format!("{}  (unreadable)", message.event);
     };
-    let mut line = format!("{}  {}", paint("2", &printable(event.timestamp())), paint("36", &message.event));
+    let mut line = format!("{}  {}", paint("2", &time(event.timestamp())), paint("36", &message.event));
     line += &format!("  {}  {}", event.kind().as_str(), paint("1", &subject(&event)));
     if !event.digest().is_empty() && !event.tag().is_empty() {
-        line += &format!("  {}", printable(event.digest()).chars().take(19).collect::<String>());
+        line += &format!("  {}", short(event.digest()));
     }
     for (word, value) in [("by", event.actor()), ("at", event.source())] {
         if !value.is_empty() {
@@ -164,9 +164,21 @@ pub(super) fn subject(event: &Event) -> String {
     let repository = printable(event.repository());
     match (event.tag(), event.digest()) {
         ("", "") => repository,
-        ("", digest) => format!("{repository}@{}", printable(digest)),
+        ("", digest) => format!("{repository}@{}", short(digest)),
         (tag, _) => format!("{repository}:{}", printable(tag)),
     }
+}
+
+/// A digest by its algorithm and its first twelve digits, as is the custom.
+fn short(digest: &str) -> String {
+    let end = digest.find(':').map_or(12, |colon| colon + 13);
+    printable(digest).chars().take(end).collect()
+}
+
+/// A registry's nanoseconds cut to milliseconds; what is no time stays as it is.
+fn time(timestamp: &str) -> String {
+    let time = timestamp.parse::<jiff::Timestamp>();
+    time.map_or_else(|_| printable(timestamp), |time| format!("{time:.3}"))
 }
 
 /// What somebody else wrote, fit for a terminal: an event must not move its cursor.
@@ -187,15 +199,15 @@ mod tests {
         let digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
         assert_eq!(
             shown(serde_json::json!({
-                "timestamp": "2026-01-31T12:00:00Z", "action": "push", "actor": {"name": "alice"},
+                "timestamp": "2026-01-31T12:00:00.123456789Z", "action": "push", "actor": {"name": "alice"},
                 "source": {"addr": "registry:5000"},
                 "target": {"repository": "team/app", "tag": "v1", "digest": digest}
             })),
-            "2026-01-31T12:00:00Z  registry.push  manifest  team/app:v1  sha256:0123456789ab  by alice  at registry:5000"
+            "2026-01-31T12:00:00.123Z  registry.push  manifest  team/app:v1  sha256:0123456789ab  by alice  at registry:5000"
         );
         assert_eq!(
             shown(serde_json::json!({"target": {"repository": "a\u{1b}[2J", "digest": digest}})),
-            format!("  registry.push  manifest  a\u{fffd}[2J@{digest}")
+            "  registry.push  manifest  a\u{fffd}[2J@sha256:0123456789ab"
         );
     }
 }
