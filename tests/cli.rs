@@ -307,6 +307,83 @@ async fn tail_prints_an_events_own_bytes() {
     assert_eq!(printed.await.expect("it runs"), format!("{json}\n"));
 }
 
+/// A `relay serve` on ports of its own, and what it says while it starts.
+struct Serve {
+    child: Child,
+    said: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    /// By their words: `send`, `subscribe`, `or`, `status`, `page`.
+    hints: std::collections::HashMap<String, String>,
+}
+
+impl Serve {
+    fn start(config: &str) -> Self {
+        let mut command = relay(&["serve", "-c", config]);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let said = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let mut serve = Self { child, said, hints: Default::default() };
+        serve.line("To see an event go through");
+        while !serve.hints.contains_key("page") {
+            let line = serve.said.next().expect("a hint").expect("UTF-8");
+            let (word, command) = line.trim().split_once(' ').expect("a word and a command");
+            serve.hints.insert(word.to_owned(), command.trim().to_owned());
+        }
+        serve
+    }
+
+    /// Reads on to the line that holds `text`.
+    fn line(&mut self, text: &str) {
+        let mut before = Vec::new();
+        for line in self.said.by_ref().map(|line| line.expect("UTF-8")) {
+            if line.contains(text) {
+                return;
+            }
+            before.push(line);
+        }
+        panic!("it never says `{text}`, but: {}", before.join("\n"));
+    }
+
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").arg(&pid).status().expect("kill runs").success());
+        self.line("stopped");
+        assert_eq!(self.child.wait().expect("it ends").code(), Some(0));
+    }
+}
+
+/// The arguments of a command as a hint has it.
+fn arguments(hint: &str) -> Vec<&str> {
+    let mut words = hint.split(' ');
+    assert_eq!(words.next(), Some("relay"), "{hint}");
+    words.collect()
+}
+
+#[test]
+fn what_serve_says_to_type_shows_an_event_go_through() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("relay.yml");
+    let journal = folder.path().join("data");
+    let text = format!(
+        "receiver: {{listen: '127.0.0.1:0', body_max: 1MiB}}
+admin: {{listen: '127.0.0.1:0'}}
+journal: {{path: {}, max_size: 64MiB, segment_size: 8MiB}}
+sinks: [{{name: live, stream: {{}}}}]
+routes: [{{name: all, to: [live]}}]
+",
+        journal.display()
+    );
+    std::fs::write(&config, text).expect("a file");
+    let config = config.to_str().expect("UTF-8");
+    let serve = Serve::start(config);
+    succeed(&arguments(&serve.hints["send"]), "");
+    let tail = [&arguments(&serve.hints["or"])[..], &["--from", "beginning", "-n", "5"]].concat();
+    assert_eq!(succeed(&tail, "").lines().count(), 5);
+    assert!(succeed(&arguments(&serve.hints["status"]), "").contains("5 received"));
+    // The folder is taken.
+    let error = fail(&["serve", "-c", config], "", 1);
+    assert!(error.contains("journal"), "{error}");
+    serve.stop();
+}
+
 /// `docs/commands.md` is what `--help` says; `UPDATE_DOCS=1 cargo test --test cli` writes it anew.
 #[test]
 fn the_reference_of_commands_is_up_to_date() {
