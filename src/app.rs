@@ -101,9 +101,9 @@ impl App {
         let (stopping, is_stopping) = watch::channel(false);
         let intake = Intake::new(journal.clone(), Arc::new(quarantine), metrics.clone());
         let receiver = Receiver::bind(&config.receiver, Arc::new(intake)).map_err(StartError::Receiver)?;
-        let admin = bind_admin(&config, &journal, &sinks, &metrics, is_stopping).await?;
+        let admin = bind_admin(&config, &journal, &sinks, &metrics, is_stopping)?;
 
-        let admin_addr = admin.as_ref().and_then(|admin| admin.local_addr().ok());
+        let admin_addr = admin.as_ref().map(Admin::local_addr);
         let admin = admin.map(|admin| run(|stop| admin.serve(stop)));
         let statuses: Vec<_> = sinks.iter().map(|sink| (sink.index, sink.status.clone())).collect();
         let workers = sinks.into_iter().filter_map(Prepared::spawn).collect();
@@ -249,7 +249,7 @@ pub fn context(config: &Config, index: usize) -> Context {
     Context { name: sink.name.clone(), timeout: sink.timeout, literal_topics: config.literal_topics(index) }
 }
 
-async fn bind_admin(
+fn bind_admin(
     config: &Arc<Config>,
     journal: &Arc<dyn Journal>,
     sinks: &[Prepared],
@@ -266,7 +266,7 @@ async fn bind_admin(
         started: std::time::Instant::now(),
         stream: admin::stream::Options::default(),
     };
-    admin::bind(listen, state).await.map(Some).map_err(StartError::Admin)
+    admin::bind(listen, state).map(Some).map_err(StartError::Admin)
 }
 
 /// Saves the cursors of sinks that nothing comes for: they hold no space in the journal.

@@ -9,7 +9,7 @@ use warp::http::header::{HeaderValue, WWW_AUTHENTICATE};
 use warp::reply::Response;
 
 use crate::config::Secret;
-use crate::http::problem;
+use crate::http::Problem;
 
 /// The tokens that are accepted; none: everybody is.
 pub(super) struct Tokens(Vec<Secret>);
@@ -62,8 +62,14 @@ async fn unauthorised(rejection: warp::Rejection) -> Result<Response, warp::Reje
     if rejection.find::<Forbidden>().is_none() {
         return Err(rejection);
     }
-    let mut answer =
-        problem(StatusCode::UNAUTHORIZED, "send `Authorization: Bearer TOKEN` with one of admin.tokens");
+    let mut answer = Problem {
+        status: StatusCode::UNAUTHORIZED,
+        kind: "unauthorised",
+        title: "Credentials are missing or wrong",
+        detail: "send `Authorization: Bearer TOKEN` with one of admin.tokens",
+        sink: None,
+    }
+    .into_response();
     answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"relay\""));
     Ok(answer)
 }

@@ -4,7 +4,7 @@ use warp::http::StatusCode;
 use warp::reply::{Reply as _, Response};
 
 use super::{Ready, State, json};
-use crate::http::problem;
+use crate::http::Problem;
 
 /// The process answers.
 pub(super) fn alive() -> Response {
@@ -16,8 +16,13 @@ pub(super) fn alive() -> Response {
 pub(super) fn ready(state: &State) -> Response {
     match Ready::of(state) {
         Ready { ready: true, .. } => json(&serde_json::json!({"status": "ready"})),
-        Ready { reason, .. } => {
-            problem(StatusCode::SERVICE_UNAVAILABLE, reason.as_deref().unwrap_or("not ready"))
+        Ready { reason, .. } => Problem {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            kind: "not-ready",
+            title: "Events are not taken now",
+            detail: reason.as_deref().unwrap_or_default(),
+            sink: None,
         }
+        .into_response(),
     }
 }

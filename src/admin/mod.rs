@@ -18,22 +18,27 @@ mod page;
 mod status;
 pub mod stream;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use warp::Filter;
 use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use warp::reply::{Reply as _, Response};
 
 use crate::config::{AdminConfig, Config};
 use crate::delivery::SinkStatus;
-use crate::http;
+use crate::http::{Listener, Problem, Stopping, answer};
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
 
@@ -47,6 +52,10 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// Connections at a time; each stream takes one, and people and scrapers need few.
 const CONNECTIONS_MAX: usize = stream::STREAMS_MAX + 128;
+
+/// How long a request's header may take, and what is under way at the end.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the listener shows: handles on what runs.
 #[derive(Clone)]
@@ -80,44 +89,49 @@ impl std::error::Error for BindError {}
 
 /// A bound listener, not yet answering.
 pub struct Admin {
-    listener: TcpListener,
+    listener: Listener,
     tokens: Arc<auth::Tokens>,
     state: State,
 }
 
-/// Binds the listener.
+/// Binds the listener. To be called within a tokio runtime.
 ///
 /// # Errors
 /// [`BindError`]: the address is taken, or is not this machine's.
-pub async fn bind(config: &AdminConfig, state: State) -> Result<Admin, BindError> {
+pub fn bind(config: &AdminConfig, state: State) -> Result<Admin, BindError> {
     let listen = config.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|cause| BindError { listen, cause })?;
+    let listener = Listener::bind(listen, CONNECTIONS_MAX).map_err(|cause| BindError { listen, cause })?;
     Ok(Admin { listener, tokens: Arc::new(auth::Tokens::new(config.tokens.clone())), state })
 }
 
 impl Admin {
     /// The address it is bound to: the configured one, with the port that a `0` stood for.
-    ///
-    /// # Errors
-    /// The operating system's, which for a bound listener has none.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
     }
 
     /// Answers until `shutdown`, then ends the streams and finishes what is under way.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let (stop, stopped) = watch::channel(false);
-        let limits = http::Limits {
-            connections_max: CONNECTIONS_MAX,
-            header_timeout: Duration::from_secs(10),
-            drain_timeout: Duration::from_secs(2),
-        };
         let shutdown = async {
             shutdown.await;
-            let _ = stop.send(true);
+            stop.send_replace(true);
         };
         let routes = routes(self.state, self.tokens, stopped);
-        http::serve(self.listener, routes, limits, shutdown).await;
+        let connection = |stream, _, stopping| connection(stream, routes.clone(), stopping);
+        self.listener.serve(connection, shutdown, DRAIN_TIMEOUT).await;
+    }
+}
+
+/// Answers one connection's requests.
+async fn connection(stream: TcpStream, routes: BoxedFilter<(Response,)>, stopping: Stopping) {
+    let service = TowerToHyperService::new(warp::service(routes));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = answer(connection, stopping).await {
+        tracing::debug!(%error, "a connection to the admin listener ended early");
     }
 }
 
@@ -147,15 +161,26 @@ fn routes(
         .and(warp::query::<Vec<(String, String)>>())
         .map(move |last_id: Option<String>, query: Vec<(String, String)>| streams.answer(last_id, &query));
     let guarded = metrics.or(status).unify().or(stream).unify();
-    http::answering(page::routes().or(open).unify().or(auth::guard(tokens, guarded)).unify())
+    page::routes().or(open).unify().or(auth::guard(tokens, guarded)).unify().recover(rejected).unify().boxed()
 }
 
 fn metrics(state: &State) -> Response {
     status::refresh_gauges(state);
-    match state.metrics.render() {
-        Ok(text) => warp::reply::with_header(text, CONTENT_TYPE, OPENMETRICS).into_response(),
-        Err(error) => http::problem(warp::http::StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
+    let text = state.metrics.render().expect("writing to a string does not fail");
+    warp::reply::with_header(text, CONTENT_TYPE, OPENMETRICS).into_response()
+}
+
+/// Turns what no route took into a problem, so that every answer is one of ours.
+async fn rejected(rejection: warp::Rejection) -> Result<Response, Infallible> {
+    let (status, kind, title) = if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
+        (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Only GET is taken here")
+    } else if rejection.is_not_found() {
+        (StatusCode::NOT_FOUND, "not-found", "No such path")
+    } else {
+        (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
+    };
+    let detail = "there are /, /healthz, /readyz, /metrics, /api/v1/status and /stream";
+    Ok(Problem { status, kind, title, detail, sink: None }.into_response())
 }
 
 /// A value as JSON that no cache keeps.

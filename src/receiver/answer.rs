@@ -9,6 +9,7 @@ use warp::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use warp::http::{HeaderValue, Response, StatusCode};
 
 use super::intake::{Outcome, Refusal};
+use crate::http;
 use crate::journal::AppendError;
 use crate::quarantine::QuarantineError;
 
@@ -54,19 +55,6 @@ pub enum Problem {
     /// A request that no route took, for a reason that none of the others names.
     Unexpected,
     Refused(Refusal),
-}
-
-/// The body of a problem. `kind` becomes `type`, as `urn:relay:problem:<kind>`.
-#[derive(serde::Serialize)]
-struct Document<'a> {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'a str,
-    status: u16,
-    detail: Cow<'a, str>,
-    /// The sink whose backlog fills the journal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sink: Option<&'a str>,
 }
 
 impl Problem {
@@ -156,15 +144,14 @@ impl Problem {
     }
 
     pub fn into_response(self) -> warp::reply::Response {
-        let document = Document {
-            kind: format!("urn:relay:problem:{}", self.kind()),
+        let mut response = http::Problem {
+            status: self.status(),
+            kind: self.kind(),
             title: self.title(),
-            status: self.status().as_u16(),
-            detail: self.detail(),
+            detail: &self.detail(),
             sink: self.sink(),
-        };
-        let body = serde_json::to_vec(&document).expect("strings and numbers serialise");
-        let mut response = respond(self.status(), "application/problem+json", body.into());
+        }
+        .into_response();
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after() {
             headers.insert(RETRY_AFTER, seconds.into());
@@ -180,7 +167,7 @@ impl Problem {
             }
             _ => {}
         }
-        response.into_response()
+        response
     }
 }
 

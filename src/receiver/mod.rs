@@ -17,10 +17,10 @@ mod body;
 mod intake;
 mod instances;
 mod answer;
-mod throttle;
 
+pub use crate::http::Drained;
 pub use intake::{Intake, Outcome, Refusal, Replayed};
-pub use listen::{BindError, Drained, Receiver};
+pub use listen::{BindError, Receiver};
 pub use tls::TlsError;
 
 use crate::journal::local::now;

@@ -19,8 +19,8 @@ use super::auth::Auth;
 use super::body::BodyReader;
 use super::intake::{Intake, Refusal};
 use super::now;
-use super::throttle::Throttle;
 use crate::config::ReceiverConfig;
+use crate::logging::Throttle;
 use crate::quarantine::Note;
 
 /// Where a registry may post without anything being configured.

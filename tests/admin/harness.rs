@@ -112,9 +112,8 @@ impl Relay {
             started: Instant::now(),
             stream: setup.stream,
         };
-        let listener =
-            admin::bind(config.admin.as_ref().expect("an admin block"), state).await.expect("a port");
-        let addr = listener.local_addr().expect("an address");
+        let listener = admin::bind(config.admin.as_ref().expect("an admin block"), state).expect("a port");
+        let addr = listener.local_addr();
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(listener.serve(async { drop(stopped.await) }));
         Self { addr, journal, metrics, bus, stopping, stop, served, setup, folder }
@@ -192,6 +191,7 @@ impl Answer {
         assert_eq!(self.status.as_u16(), status, "{}", self.text());
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.json()["status"], status);
+        assert!(self.json()["type"].as_str().is_some_and(|kind| kind.starts_with("urn:relay:problem:")));
         self.json()["detail"].as_str().expect("a detail").to_owned()
     }
 }

@@ -72,10 +72,8 @@ async fn status_shows_every_part() {
 #[tokio::test]
 async fn metrics_are_open_metrics() {
     let relay = Relay::start(Setup::default()).await;
-    relay
-        .metrics
-        .sink_dead_lettered
-        .get_or_create(&relay::telemetry::CodeLabel { sink: "bus".into(), code: "too_large".into() });
+    let label = relay::telemetry::CodeLabel { sink: "bus".into(), code: "too_large".into() };
+    relay.metrics.sink_dead_lettered.get_or_create(&label).inc_by(2);
     relay.bus.failed("x", 1, BreakerState::HalfOpen, 1, true);
     let answer = relay.get("/metrics").await;
     assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -83,7 +81,7 @@ async fn metrics_are_open_metrics() {
     for line in [
         "relay_sink_breaker{sink=\"bus\"} 1",
         "relay_sink_connected{sink=\"bus\"} 1",
-        "relay_sink_dead_lettered_total{sink=\"bus\",code=\"too_large\"} 0",
+        "relay_sink_dead_lettered_total{sink=\"bus\",code=\"too_large\"} 2",
         "relay_journal_head 1",
         "relay_ready 1",
     ] {

@@ -216,7 +216,7 @@ async fn only_so_many_at_a_time() {
     let first = relay.stream("").await;
     let _second = relay.stream("").await;
     let refused = relay.get("/stream").await;
-    assert_eq!(refused.problem(503), "there are 2 streams already; try again later");
+    assert_eq!(refused.problem(503), "there are 2 already; try again later");
     assert!(refused.headers.contains_key("retry-after"));
     drop(first);
     let metrics = relay.metrics.clone();

@@ -46,7 +46,7 @@ use self::start::Start;
 use self::topics::{Selector, Topics};
 use super::State;
 use crate::config::Config;
-use crate::http::problem;
+use crate::http::Problem;
 use crate::journal::Journal;
 use crate::journal::local::now;
 use crate::sinks::SinkOptions;
@@ -171,19 +171,25 @@ enum Refusal {
 
 impl Refusal {
     fn into_response(self) -> Response {
-        match self {
-            Self::BadRequest(what) => problem(StatusCode::BAD_REQUEST, &what),
-            Self::NoStreamSink => problem(
-                StatusCode::NOT_FOUND,
-                "the configuration has no sink of type `stream`; add one and route events to it",
-            ),
-            Self::TooMany(max) => {
-                let what = format!("there are {max} streams already; try again later");
-                let mut answer = problem(StatusCode::SERVICE_UNAVAILABLE, &what);
-                answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-                answer
+        let (status, kind, title) = match &self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad-request", "The request makes no sense"),
+            Self::NoStreamSink => (StatusCode::NOT_FOUND, "no-stream", "There is nothing to stream"),
+            Self::TooMany(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "There are too many streams")
             }
+        };
+        let detail = match &self {
+            Self::BadRequest(what) => what.clone(),
+            Self::NoStreamSink => {
+                "the configuration has no sink of type `stream`; add one and route events to it".to_owned()
+            }
+            Self::TooMany(max) => format!("there are {max} already; try again later"),
+        };
+        let mut answer = Problem { status, kind, title, detail: &detail, sink: None }.into_response();
+        if let Self::TooMany(_) = self {
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
+        answer
     }
 }
 

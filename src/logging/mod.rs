@@ -1,8 +1,12 @@
 //! What the relay says of itself, on standard error.
 
+mod throttle;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
+
+pub use throttle::Throttle;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
