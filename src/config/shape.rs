@@ -229,9 +229,10 @@ pub struct Sink {
     pub stream: Option<StreamOptions>,
     /// Short for `webhook: { url: … }`, as a registry's endpoint has it.
     pub url: Option<String>,
-    /// Template of the topic (Kafka), routing key (RabbitMQ), subject (NATS) or name of the event
-    /// elsewhere. It begins with a fixed text, so that no event can choose a topic freely. The
-    /// default is `registry.{action}`.
+    /// Template of the topic (Kafka), routing key (RabbitMQ), subject (NATS), path in the folder
+    /// (file) or name of the event (elsewhere). For a broker it begins with a fixed text, so that no
+    /// event can choose a topic freely. The default is `registry.{action}`, and
+    /// `registry.{action}.jsonl` for a file.
     pub topic: Option<String>,
     /// Template of what keeps events together and in order, such as a Kafka record's key.
     #[serde(default = "repository")]

@@ -1,5 +1,6 @@
 //! Checks a [`Shape`] into what runs.
 
+mod durations;
 mod routes;
 mod server;
 mod sinks;
@@ -26,11 +27,12 @@ pub fn check(shape: Shape, tree: &Node, around: &Surroundings<'_>, report: &mut 
     let receiver = checker.receiver(shape.receiver, &root.key("receiver"));
     let admin = checker.admin(shape.admin, &receiver, &root.key("admin"));
     let mut journal = checker.journal(shape.journal, receiver.body_bytes_max, &root.key("journal"));
-    journal.deduplicate = checker.duration(&root.key("deduplicate"), shape.deduplicate);
+    journal.deduplicate = shape.deduplicate.duration;
     journal.quarantine_bytes_max =
         checker.disk_size(&root.join("quarantine.max_size"), shape.quarantine.max_size);
 
     let sinks = checker.sinks(shape.sinks, admin.is_some());
+    checker.bare_durations();
     let (routes, targets) = checker.routes(shape.routes, &sinks);
     if checker.report.failed() {
         return None;
@@ -74,25 +76,12 @@ impl Checker<'_> {
         items.iter().enumerate().filter(|(_, item)| !item.skipped).map(|(index, _)| index).collect()
     }
 
-    fn duration(&mut self, path: &KeyPath, time: Time) -> Duration {
-        if time.unitless && !time.duration.is_zero() {
-            self.warn(
-                path,
-                format!(
-                    "a duration without a unit is taken as milliseconds here, as nanoseconds by a registry; \
-                     write {time}"
-                ),
-            );
-        }
-        time.duration
-    }
-
     /// A duration that must be longer than zero.
     fn some_duration(&mut self, path: &KeyPath, time: Time) -> Duration {
         if time.duration.is_zero() {
             self.error(path, "must be longer than zero, like 5s");
         }
-        self.duration(path, time)
+        time.duration
     }
 
     fn disk_size(&mut self, path: &KeyPath, size: Size) -> u64 {

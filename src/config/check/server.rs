@@ -162,7 +162,7 @@ impl Checker<'_> {
         JournalConfig {
             path: shape.path,
             bytes_max: max_size.0,
-            retention: self.duration(&path.key("retention"), shape.retention),
+            retention: shape.retention.duration,
             segment_bytes: segment_size.0,
             deduplicate: Duration::ZERO,
             quarantine_bytes_max: 0,

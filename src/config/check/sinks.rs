@@ -283,7 +283,9 @@ fn topic_problem(template: &Template, naming: Naming) -> Option<String> {
     if let Some(c) = template.misnamed(naming) {
         return Some(format!("{what} cannot hold `{}`", c.escape_default()));
     }
-    if naming != Naming::Plain && template.literal_prefix().is_empty() {
+    // A file has its folder before it; what is not published has nobody to be kept from.
+    let is_published = matches!(naming, Naming::Kafka | Naming::Amqp | Naming::Nats);
+    if is_published && template.literal_prefix().is_empty() {
         return Some(format!(
             "{what} begins with a fixed text, like registry.{{action}}, so that no event can choose it freely"
         ));
@@ -292,6 +294,9 @@ fn topic_problem(template: &Template, naming: Naming) -> Option<String> {
     match naming {
         Naming::Nats if text.starts_with('.') || text.ends_with('.') || text.contains("..") => {
             Some("a NATS subject has no empty word: no `.` at its ends, no two in a row".to_owned())
+        }
+        Naming::Path if text.split('/').any(|part| matches!(part, "" | "." | "..")) => {
+            Some("a path stays in its folder: no `/` at its ends, no `.` and `..`".to_owned())
         }
         Naming::Kafka if template.literal().is_some_and(|topic| topic == "." || topic == "..") => {
             Some("a Kafka topic cannot be `.` or `..`".to_owned())

@@ -320,9 +320,10 @@ sinks:
     threshold: -1
     topic: '{nope}'
   - name: bus
-    file: { path: ./x }
+    file: { pathh: ./x }
     timeout: never
   - stdout: {}
+    topic: 'a}'
   - name: fine
     stdout:
     dead_letters: { also_to: bus }

@@ -1,5 +1,6 @@
 //! Whole configurations: what is refused and how that is said, what is warned of, what runs.
 
+mod examples;
 mod mistakes;
 mod reference;
 mod robust;
@@ -64,7 +65,9 @@ fn topics_keep_a_literal_prefix_where_a_broker_has_them() {
         ("{action}", Naming::Plain, None),
         ("{action}.x", Naming::Kafka, Some("a Kafka topic begins with a fixed text")),
         ("{action}", Naming::Amqp, Some("a routing key begins with a fixed text")),
-        ("{action}", Naming::Path, Some("a path begins with a fixed text")),
+        ("{namespace}/x.jsonl", Naming::Path, None),
+        ("/etc/{action}", Naming::Path, Some("a path stays in its folder")),
+        ("a/../{action}", Naming::Path, Some("a path stays in its folder")),
         ("a/{action}", Naming::Kafka, Some("a Kafka topic cannot hold `/`")),
         ("a b", Naming::Nats, Some("a NATS subject cannot hold ` `")),
         ("a.*", Naming::Amqp, Some("a routing key cannot hold `*`")),
@@ -116,6 +119,16 @@ fn what_is_doubtful_is_warned_of() {
     for (text, expected) in cases {
         assert_eq!(lines(&loaded(text).warnings), [expected], "{text}");
     }
+    let text = "receiver: {tokens: [a]}\n\
+                sinks: [{name: a, timeout: 5000, file: {path: ./x, rotate: {age: 60000}}}]";
+    let bare = "a duration without a unit is taken as milliseconds here, as nanoseconds by a registry; write";
+    assert_eq!(
+        lines(&parsed(text).expect("loads").warnings),
+        [
+            format!("relay.yml:2:28: sinks[0].timeout: {bare} 5s"),
+            format!("relay.yml:2:66: sinks[0].file.rotate.age: {bare} 1m"),
+        ]
+    );
     for quiet in ["receiver: {tokens: [a]}", "receiver: {listen: '127.0.0.1:0'}", "receiver: {users: {a: b}}"]
     {
         assert!(loaded(quiet).warnings.is_empty(), "{quiet}");
