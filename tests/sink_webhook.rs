@@ -214,7 +214,7 @@ fn sink(yaml: &str) -> Box<dyn Sink> {
 fn envelopes(count: usize) -> Vec<Message> {
     let mut all = messages("registry.push", count);
     for message in &mut all {
-        message.body = format::envelope(&[message.body.clone()]);
+        message.body = format::envelope(std::slice::from_ref(&message.body));
         message.content_type = format::ENVELOPE_MEDIA_TYPE;
     }
     all
