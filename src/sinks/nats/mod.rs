@@ -90,6 +90,7 @@ pub struct CreateStream {
     /// Copies in a cluster: 1, 3 or 5.
     #[serde(default = "default_replicas")]
     pub replicas: u8,
+    /// `file`, or `memory`, which is lost when the server restarts.
     #[serde(default)]
     pub storage: Storage,
     /// How long the server remembers a `Nats-Msg-Id` and drops a second message with it. Longer

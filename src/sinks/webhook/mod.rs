@@ -52,9 +52,9 @@ pub struct WebhookOptions {
 pub struct WebhookTls {
     /// A PEM file of the authorities to trust, instead of the system's.
     pub ca: Option<PathBuf>,
-    /// A PEM file with the client's certificate; needs `key`.
+    /// A PEM file with the client's certificate.
     pub cert: Option<PathBuf>,
-    /// A PEM file with its key; needs `cert`.
+    /// A PEM file with the client's key.
     pub key: Option<PathBuf>,
 }
 
