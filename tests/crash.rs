@@ -17,6 +17,9 @@ const SENDERS: usize = 4;
 /// How many more events each round takes before the relay is killed: from the first moments after a
 /// start, when no sink is connected, to a steady flow.
 const ROUNDS: [u64; 10] = [200, 1, 120, 7, 350, 30, 2, 250, 60, 150];
+/// Segments of about a hundred events: kills meet a journal that goes from one to the next.
+const JOURNAL: &str = "journal: { path: \"@DIR@/journal\", max_size: 64MiB, segment_size: 128KiB }\n\
+                       receiver: { listen: \"@RECEIVER@\", body_max: 128KiB }\n";
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
@@ -27,7 +30,8 @@ fn main() -> ExitCode {
 
 async fn ten_kills(trio: &Arc<Trio>) {
     let place = Place::new(trio, "crash").await;
-    let relay = Relay::start(&place.config(&Addresses::direct(trio))).await;
+    let config = JOURNAL.to_owned() + &place.config(&Addresses::direct(trio));
+    let relay = Relay::start(&config).await;
     let load = Load::start(&relay.events_url(), SENDERS, 300);
     for (round, more) in ROUNDS.into_iter().enumerate() {
         load.more(more, BOUND).await;
@@ -45,7 +49,11 @@ async fn ten_kills(trio: &Arc<Trio>) {
     }
     assert!(load.repeated() >= ROUNDS.len() as u64, "the kills came under load");
     let sent = load.stop(BOUND).await;
-    delivered(&relay, &SINKS, BOUND).await;
+    let status = delivered(&relay, &SINKS, BOUND).await;
+    let segments = status["journal"]["segments"].as_u64();
+    assert!(segments > Some(5), "the journal went through several segments: {segments:?}");
+    // What was sent again because a kill took its answer away is there once, over every restart.
+    assert_eq!(status["journal"]["next"], sent.len() + 1, "the journal holds each event once");
     for sink in SINKS {
         let arrived = place.arrived(sink, &["events"], BOUND).await;
         let repeated = assert_arrived(sink, &sent, &arrived);

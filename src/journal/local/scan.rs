@@ -12,6 +12,10 @@ use crate::journal::Offset;
 /// The smallest record, in bytes: bounds how many can be lost in a damaged stretch.
 const RECORD_BYTES_MIN: u64 = 32;
 
+/// What zeros are compared with: nearly all of a fresh segment is zeros, and going through them byte by
+/// byte made a start take seconds in a build without optimisation.
+const ZEROS: [u8; 4096] = [0; 4096];
+
 /// What stands next in a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
@@ -125,7 +129,10 @@ impl<'f, F: ReadAt> Scan<'f, F> {
     fn past_zeros(&mut self, at: u64) -> io::Result<Option<u64>> {
         self.bytes(at, RECORD_HEADER_BYTES)?;
         let start = at.saturating_sub(self.window_at) as usize;
-        let zeros = self.window[start.min(self.window.len())..].iter().take_while(|&&byte| byte == 0).count();
+        let window = &self.window[start.min(self.window.len())..];
+        let blocks = window.chunks_exact(ZEROS.len()).take_while(|block| *block == ZEROS).count();
+        let blocks = blocks * ZEROS.len();
+        let zeros = blocks + window[blocks..].iter().take_while(|&&byte| byte == 0).count();
         let steps = zeros / ALIGN;
         Ok((steps > 0).then(|| at + (steps * ALIGN) as u64))
     }
