@@ -363,7 +363,7 @@ fn what_serve_says_to_type_shows_an_event_go_through() {
     let config = folder.path().join("relay.yml");
     let journal = folder.path().join("data");
     let text = format!(
-        "receiver: {{listen: '127.0.0.1:0'}}
+        "receiver: {{listen: '127.0.0.1:0', body_max: 1MiB}}
 admin: {{listen: '127.0.0.1:0'}}
 journal: {{path: {}, max_size: 64MiB, segment_size: 8MiB}}
 sinks: [{{name: live, stream: {{}}}}]

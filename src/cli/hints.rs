@@ -116,7 +116,7 @@ mod tests {
             sinks: [{name: live, stream: {}}, {name: files, file: {path: ./events}}]
             routes:
               - {name: all, to: [live, files]}
-              - {name: again, to: [files, {sink: files, topic: '{namespace}/all.jsonl'}]}";
+              - {name: again, to: [files, {sink: files, topic: 'teams/{name}.jsonl'}]}";
         insta::assert_snapshot!(hints_of(yaml), @r"
         To see an event go through, in another terminal:
           send       relay emit --count 5 --to http://127.0.0.1:8080/events
@@ -125,7 +125,7 @@ mod tests {
           status     relay status --url http://[::1]:8081
           page       http://[::1]:8081/
           read       tail -F ./events/registry.*.jsonl
-          read       tail -F ./events/*/all.jsonl
+          read       tail -F ./events/teams/*.jsonl
         ");
     }
 
