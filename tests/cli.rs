@@ -240,6 +240,24 @@ async fn status_shows_a_relay() {
     assert!(shown.contains("connection refused"), "{shown}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn status_ready_is_a_health_check() {
+    // Needs no token, and a sink that fails is no reason.
+    let relay = Relay::start(Setup { tokens: &["secret"], ..Setup::default() }).await;
+    relay.bus.failed("connection refused", 1, relay::delivery::BreakerState::Open, 7, false);
+    let url = format!("http://{}", relay.addr);
+    let ready = |url: String| tokio::task::spawn_blocking(move || run(&["status", "--ready", "--url", &url], ""));
+    let output = ready(url.clone()).await.expect("it runs");
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ready\n"));
+
+    relay.stopping.send_replace(true);
+    let output = ready(url.clone()).await.expect("it runs");
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), "error: the relay is stopping\n"));
+
+    relay.stop().await;
+    assert_eq!(ready(url).await.expect("it runs").status.code(), Some(69));
+}
+
 /// A `relay tail`, and the lines it prints.
 struct Tail {
     child: Child,

@@ -18,8 +18,9 @@ Examples:
   relay status
   relay status --watch
   relay status --url http://relay.example:8081 --json | jq '.sinks[] | {name, lag_events}'
+  relay status --ready        for a container's health check
 
-Exits with 69 when no relay answers.")]
+Exits with 69 when no relay answers; with --ready, with 1 while the relay takes no events.")]
 pub(super) struct Args {
     #[command(flatten)]
     client: ClientArgs,
@@ -28,6 +29,10 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Only ask whether events are taken, which needs no token
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    ready: bool,
+
     /// Show it again and again, every two seconds or as often as this says
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, default_missing_value = "2s", value_parser = Time::parse)]
     watch: Option<Time>,
@@ -35,6 +40,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args) -> Result<(), Failure> {
     let client = Client::new(&args.client)?;
+    if args.ready {
+        client.get("/readyz", None).await?;
+        return Ok(writeln!(std::io::stdout(), "ready")?);
+    }
     let Some(interval) = args.watch else {
         return show(&client, args.json, "").await;
     };
