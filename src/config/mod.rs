@@ -2,8 +2,8 @@
 //! what runs (the types here). Nothing downstream of this module sees the raw one.
 //!
 //! The way of a text: [`tree`] reads the YAML with the place of each key, [`fill`] puts in what
-//! `${…}` stands for, [`read`] (with [`mistake`]) makes the [`shape`] of it, [`check`] the types below. Each step goes
-//! on after a mistake, so that all of them are reported at once.
+//! `${…}` stands for, [`read`] (with [`mistake`]) makes the [`shape`] of it, [`check`] the types
+//! below. Each step goes on after a mistake, so that all of them are reported at once.
 
 mod check;
 mod fill;
