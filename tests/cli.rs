@@ -246,7 +246,8 @@ async fn status_ready_is_a_health_check() {
     let relay = Relay::start(Setup { tokens: &["secret"], ..Setup::default() }).await;
     relay.bus.failed("connection refused", 1, relay::delivery::BreakerState::Open, 7, false);
     let url = format!("http://{}", relay.addr);
-    let ready = |url: String| tokio::task::spawn_blocking(move || run(&["status", "--ready", "--url", &url], ""));
+    let ready =
+        |url: String| tokio::task::spawn_blocking(move || run(&["status", "--ready", "--url", &url], ""));
     let output = ready(url.clone()).await.expect("it runs");
     assert_eq!((output.status.code(), text(&output.stdout)), (Some(0), "ready\n"));
 
