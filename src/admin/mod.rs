@@ -55,7 +55,7 @@ const CONNECTIONS_MAX: usize = stream::STREAMS_MAX + 128;
 
 /// How long a request's header may take, and what is under way at the end.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the listener shows: handles on what runs.
 #[derive(Clone)]

@@ -124,6 +124,13 @@ impl Relay {
         self.append_at(json, relay::journal::local::now()).await
     }
 
+    /// Makes events durable together: one sync for all of them.
+    pub async fn append_all(&self, jsons: impl IntoIterator<Item = String>) {
+        let events = jsons.into_iter().map(|json| Event::parse(json.into()).expect("an event"));
+        let now = relay::journal::local::now();
+        self.journal.append(events.collect(), now).await.expect("room in the journal");
+    }
+
     pub async fn append_at(&self, json: &str, arrived: Micros) -> Offset {
         let event = Event::parse(json.to_owned().into()).expect("an event");
         let offset = self.journal.head();
@@ -214,11 +221,14 @@ pub struct Block {
 impl Client {
     /// The next block; `None` at the stream's regular end.
     pub async fn block(&mut self) -> Option<Block> {
+        let mut scanned = 0;
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+            if let Some(end) = self.buffer[scanned..].windows(2).position(|pair| pair == b"\n\n") {
+                let end = scanned + end;
                 let text = self.buffer.split_to(end + 2);
                 return Some(Block::parse(std::str::from_utf8(&text[..end]).expect("UTF-8")));
             }
+            scanned = self.buffer.len().saturating_sub(1);
             match within(self.body.frame()).await {
                 Some(frame) => self.buffer.extend_from_slice(frame.expect("a whole frame").data_ref()?),
                 None => {

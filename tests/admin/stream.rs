@@ -135,8 +135,8 @@ async fn a_slow_client_lags_alone_and_in_bounded_memory() {
     let mut quick = relay.stream("?topic=registry.push&from=beginning").await;
     let count = 2000;
     let padding = "x".repeat(10_000);
-    for n in 0..count {
-        relay.append(&event("push", &padding, &n.to_string())).await;
+    for begin in (0..count).step_by(50) {
+        relay.append_all((begin..begin + 50).map(|n| event("push", &padding, &n.to_string()))).await;
     }
     let tag = |n: usize| format!("\"tag\": \"{n}\"");
     for n in 0..count {
@@ -198,13 +198,15 @@ async fn ends_cleanly_when_the_relay_stops() {
     let mut idle = relay.stream("").await;
     let mut slow = relay.stream("?topic=registry.push").await;
     let padding = "x".repeat(100_000);
-    for n in 0..100 {
-        relay.append(&event("push", &padding, &n.to_string())).await;
+    for begin in (0..100).step_by(10) {
+        relay.append_all((begin..begin + 10).map(|n| event("push", &padding, &n.to_string()))).await;
     }
     let metrics = relay.metrics.clone();
     let stopped = tokio::spawn(relay.stop());
-    while idle.event().await.is_some() {}
-    while slow.event().await.is_some() {}
+    // Both at once: what is not read by the deadline is cut.
+    tokio::join!(async { while idle.event().await.is_some() {} }, async {
+        while slow.event().await.is_some() {}
+    });
     stopped.await.expect("it stops");
     assert_eq!(metrics.streams.get(), 0);
 }
