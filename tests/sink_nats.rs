@@ -342,6 +342,40 @@ fn jetstream(suite: &mut Suite) {
     test("waits_while_the_stream_is_full", |js| Box::pin(waits_while_the_stream_is_full(js)));
     test("a_stream_deleted_under_us_is_refused", |js| Box::pin(a_stream_deleted_under_us_is_refused(js)));
     test("creates_the_stream_if_asked", |js| Box::pin(creates_the_stream_if_asked(js)));
+    test("a_stream_that_confirms_nothing_is_refused", |js| {
+        Box::pin(async move {
+            let topic = unique("registry.mute");
+            let (name, subjects) = (JetStream::stream(&topic), vec![topic.clone()]);
+            let config = stream::Config { name, subjects, no_ack: true, ..Default::default() };
+            js.nats.create_stream_with(config).await;
+            let fault = js.sink(&topic, Variant::Good).connect().await.expect_err("no_ack");
+            assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
+        })
+    });
+    test("a_stream_that_cannot_be_created_is_refused", |js| {
+        Box::pin(async move {
+            // Another stream has the subject.
+            let taken = js.topic().await;
+            let yaml = js.yaml(&unique("other"), &format!(", create: {{subjects: ['{taken}']}}"));
+            let fault = sink(&yaml).connect().await.expect_err("overlapping subjects");
+            assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
+            assert!(fault.text.contains("overlap"), "{fault}");
+        })
+    });
+    test("a_header_that_nats_does_not_allow_is_refused", |js| {
+        Box::pin(async move {
+            let topic = js.topic().await;
+            for (name, value) in [("a b", "c"), ("a", "b\r\nc: d")] {
+                let mut all = messages(&topic, 1);
+                all[0].headers = vec![(name.into(), value.to_owned())];
+                let mut driver = Driver::new(js.sink(&topic, Variant::Good), all);
+                assert_eq!(fault(&mut driver).await.kind, FaultKind::Refused);
+            }
+        })
+    });
+    test("rejects_a_subject_that_is_none", |js| {
+        Box::pin(async move { contract::rejects_unknown_topic(&*js, "two words", "no_such_subject").await })
+    });
     test("a_server_without_jetstream_is_refused", |_| Box::pin(a_server_without_jetstream_is_refused()));
 }
 
