@@ -5,6 +5,7 @@
 //! stands a ring with one slot a record.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::message::{Message, OwnedMessage, Timestamp};
@@ -141,9 +142,7 @@ impl Confirmations {
     /// Waits until librdkafka has none of the records any more.
     pub async fn landed(&self) -> Result<(), Fault> {
         loop {
-            let progress = self.progress.notified();
-            tokio::pin!(progress);
-            progress.as_mut().enable();
+            let progress = self.listen();
             {
                 let ring = self.lock();
                 match &ring.trouble {
@@ -156,9 +155,11 @@ impl Confirmations {
         }
     }
 
-    /// Enabled before a look at the queue and awaited after it, so that no progress between is missed.
-    pub fn progress(&self) -> Notified<'_> {
-        self.progress.notified()
+    /// Done when a record has left librdkafka's queue after this call.
+    pub fn listen(&self) -> Pin<Box<Notified<'_>>> {
+        let mut progress = Box::pin(self.progress.notified());
+        progress.as_mut().enable();
+        progress
     }
 
     /// Waits for the oldest record, then takes all up to the first that is not done. What was

@@ -7,6 +7,8 @@
 //! worker's next attempt begins with a new one. So a record is never confirmed by one producer and
 //! counted for another: each has a [`Confirmations`](confirmations::Confirmations) of its own.
 
+mod aside;
+mod client;
 mod confirmations;
 mod isolation;
 mod options;
@@ -20,9 +22,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::types::RDKafkaErrorCode;
 
+use self::client::Batching;
 use self::confirmations::{Outcome, Trouble};
 use self::isolation::Isolation;
-use self::options::Batching;
 pub use self::options::{Acks, Compression, CreateTopics, KafkaOptions, Mechanism, Sasl, Tls};
 use self::producer::Connection;
 use self::topics::Topics;
@@ -75,16 +77,18 @@ impl KafkaSink {
             confirmations.resolve(confirmations.begin(millis)?, Outcome::Rejected(rejection));
             return Ok(());
         }
+        let mut room = None;
         loop {
-            let progress = confirmations.progress();
-            tokio::pin!(progress);
-            progress.as_mut().enable();
             let number = confirmations.begin(millis)?;
             match connection.producer().send(record(message, number, millis)) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     confirmations.unbegin();
-                    progress.await;
+                    // Listened for before another try, so that no room made in between is missed.
+                    match room.take() {
+                        Some(room) => room.await,
+                        None => room = Some(confirmations.listen()),
+                    }
                 }
                 Err((error, _)) => return connection.not_taken(number, &error),
             }

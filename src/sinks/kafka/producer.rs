@@ -9,21 +9,25 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
+use tokio::sync::oneshot;
 
+use super::aside::Aside;
+use super::client::Batching;
 use super::confirmations::{Confirmations, Outcome, Trouble};
-use super::options::Batching;
 use super::verdict::{Verdict, fault, judge};
 use crate::sinks::Fault;
 
 /// How often the wait for the cluster looks whether it has become pointless.
 const PROBE: Duration = Duration::from_millis(100);
 
+/// Older than this, what librdkafka said has nothing to do with what happens now.
+const STALE: Duration = Duration::from_secs(60);
+
 type Client = ThreadedProducer<Callbacks>;
 
 /// A producer that has found its cluster. Dropped, it forgets what is in flight.
 pub(super) struct Connection {
-    /// `None` only while it is dropped.
-    producer: Option<Client>,
+    producer: Aside<Client>,
     pub confirmations: Arc<Confirmations>,
     errors: Arc<Errors>,
 }
@@ -34,7 +38,9 @@ impl Connection {
         let connection = Self::new(config, batching, Arc::default())?;
         let client = connection.producer().clone();
         let errors = Arc::clone(&connection.errors);
-        tokio::task::spawn_blocking(move || find_cluster(&client, &errors, timeout))
+        // Closed when this future is dropped, so that nothing goes on looking for nobody.
+        let (caller, _open) = oneshot::channel();
+        tokio::task::spawn_blocking(move || find_cluster(&client, &errors, timeout, &caller))
             .await
             .map_err(|_| Fault::disconnected("the relay is stopping"))??;
         Ok(connection)
@@ -56,7 +62,7 @@ impl Connection {
         let callbacks =
             Callbacks { batching, confirmations: Arc::clone(&confirmations), errors: Arc::clone(&errors) };
         let producer = config.create_with_context(callbacks).map_err(Fault::refused)?;
-        Ok(Self { producer: Some(producer), confirmations, errors })
+        Ok(Self { producer: Aside::new(producer), confirmations, errors })
     }
 
     /// Has librdkafka give back all that it holds, by way of the callback.
@@ -65,7 +71,7 @@ impl Connection {
     }
 
     pub fn producer(&self) -> &Client {
-        self.producer.as_ref().expect("only `drop` takes it")
+        &self.producer
     }
 
     /// Sends a record that came back, under its number. There is room: all that came back was in the
@@ -100,22 +106,19 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    /// librdkafka's end waits for its threads: not on a thread of the runtime.
-    fn drop(&mut self) {
-        let producer = self.producer.take();
-        let spawned = std::thread::Builder::new().name("kafka-end".to_owned()).spawn(move || drop(producer));
-        if let Err(error) = spawned {
-            tracing::debug!(%error, "no thread to end a Kafka producer on; ended in place");
-        }
-    }
-}
-
 /// Waits for the cluster's id, which every broker tells with its first metadata. Ends early when the
 /// credentials were refused or no broker is left to try.
-fn find_cluster(client: &Client, errors: &Errors, timeout: Duration) -> Result<(), Fault> {
+fn find_cluster(
+    client: &Client,
+    errors: &Errors,
+    timeout: Duration,
+    caller: &oneshot::Sender<()>,
+) -> Result<(), Fault> {
     let end = Instant::now() + timeout;
     loop {
+        if caller.is_closed() {
+            return Err(Fault::disconnected("given up"));
+        }
         if client.client().fetch_cluster_id(PROBE).is_some() {
             return Ok(());
         }
@@ -134,27 +137,35 @@ fn find_cluster(client: &Client, errors: &Errors, timeout: Duration) -> Result<(
 
 /// What librdkafka said about the cluster, for the text of a fault.
 #[derive(Default)]
-pub(super) struct Errors(Mutex<Option<(Code, String)>>);
+pub(super) struct Errors(Mutex<Option<Said>>);
+
+#[derive(Clone)]
+struct Said {
+    code: Code,
+    text: String,
+    at: Instant,
+}
 
 impl Errors {
     fn last(&self) -> Option<(Code, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().filter(|said| said.at.elapsed() < STALE).map(|said| (said.code, said.text.clone()))
     }
 
-    /// What was said last; `""` if nothing.
+    /// What was said last; `""` if nothing was of late.
     fn text(&self) -> String {
         self.last().map(|(_, text)| text).unwrap_or_default()
     }
 
     /// That all brokers are down says less than why the last one is.
     fn note(&self, code: Code, text: &str) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = match &*last {
+        let text = match self.last() {
             Some((Code::Authentication | Code::SSL, _)) if code == Code::AllBrokersDown => return,
-            Some((_, reason)) if code == Code::AllBrokersDown => reason.clone(),
+            Some((_, reason)) if code == Code::AllBrokersDown => reason,
             _ => text.to_owned(),
         };
-        *last = Some((code, text));
+        let said = Said { code, text, at: Instant::now() };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use super::aside::Aside;
 use super::options::CreateTopics;
 use super::verdict::fault;
 use crate::sinks::{Context, Fault};
@@ -17,10 +19,23 @@ use crate::sinks::{Context, Fault};
 const KNOWN_MAX: usize = 10_000;
 
 pub(super) struct Topics {
-    admin: AdminClient<DefaultClientContext>,
+    admin: Aside<AdminClient<Quiet>>,
     create: CreateTopics,
     timeout: Duration,
     known: HashSet<String>,
+}
+
+/// What goes wrong is in the answers; by itself the client would write it down as well.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, "{reason}");
+    }
 }
 
 impl Topics {
@@ -30,7 +45,7 @@ impl Topics {
         create: &CreateTopics,
         context: &Context,
     ) -> Result<Self, Fault> {
-        let admin = config.create().map_err(Fault::refused)?;
+        let admin = Aside::new(config.create_with_context(Quiet).map_err(Fault::refused)?);
         let mut topics =
             Self { admin, create: create.clone(), timeout: context.timeout, known: HashSet::new() };
         for topic in &context.literal_topics {

@@ -52,7 +52,8 @@ pub struct RabbitMqOptions {
     /// Messages survive a restart of the broker, in a durable queue.
     #[serde(default = "yes")]
     pub persistent: bool,
-    /// How many messages may be unconfirmed.
+    /// How many messages may be unconfirmed. More helps where the broker is far: no more than so many
+    /// are published in the time of a round trip and an fsync.
     #[serde(default = "default_window")]
     pub window: usize,
     /// A connection that is silent for twice as long is dead; in whole seconds.
@@ -134,7 +135,7 @@ fn all_keys() -> Vec<String> {
     vec!["#".to_owned()]
 }
 fn default_window() -> usize {
-    2048
+    256
 }
 fn default_heartbeat() -> Time {
     Time::from_secs(10)
