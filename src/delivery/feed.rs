@@ -181,6 +181,8 @@ impl Feed {
 pub enum Next {
     /// Something for the sink: hits of this run from this event on.
     Run(Arc<Run>),
+    /// What was just read from the journal, with hits or without.
+    Read(Arc<Run>),
     /// Nothing now: the reader has seen everything.
     CaughtUp,
 }
@@ -224,8 +226,10 @@ impl FeedReader {
         std::mem::take(&mut self.lost)
     }
 
-    /// Moves on to the run with the next hit, reading the journal where the feed's memory does not
-    /// reach back. `idle`: nothing of the sink is in flight. Dropping the future loses nothing.
+    /// Moves on to the run with the next hit in the feed's memory. Where that does not reach back it
+    /// reads the journal, once: a sink that lags and takes one event in a thousand would else go through
+    /// all of the backlog before it sent the first. `idle`: nothing of the sink is in flight. Dropping
+    /// the future loses nothing.
     ///
     /// # Errors
     /// The journal's.
@@ -243,7 +247,11 @@ impl FeedReader {
             match self.look(idle) {
                 Looked::Run(run) => self.run = Some(run),
                 Looked::CaughtUp => return Ok(Next::CaughtUp),
-                Looked::Behind => self.run = Some(Arc::new(self.read().await?)),
+                Looked::Behind => {
+                    let run = Arc::new(self.read().await?);
+                    self.run = Some(run.clone());
+                    return Ok(Next::Read(run));
+                }
             }
         }
     }

@@ -184,7 +184,8 @@ impl Worker {
         if self.caught_up { self.wait().await } else { Ok(()) }
     }
 
-    /// Takes events as long as there are any and there is room, and renders them.
+    /// Takes events as long as there are any and there is room, and renders them. What there is goes
+    /// out before more is read from the journal.
     async fn fill(&mut self) -> Result<(), Trouble> {
         self.caught_up = false;
         let mut room = self.queue.room(self.sink.window());
@@ -196,11 +197,19 @@ impl Worker {
                 Err(ReadError::Io(what)) => return Err(Trouble::Own(what)),
             };
             self.note_lost();
-            let Next::Run(run) = next else {
-                self.caught_up = true;
-                break;
-            };
-            self.take_from(&run, room);
+            match next {
+                Next::Run(run) => self.take_from(&run, room),
+                Next::Read(run) => {
+                    self.take_from(&run, room);
+                    if !self.queue.is_empty() {
+                        break;
+                    }
+                }
+                Next::CaughtUp => {
+                    self.caught_up = true;
+                    break;
+                }
+            }
             room = self.queue.room(self.sink.window());
         }
         Ok(())
@@ -255,6 +264,10 @@ impl Worker {
                 self.connected = true;
                 self.progress = Instant::now();
                 self.queue.unsend();
+                if self.queue.is_empty() {
+                    // Nothing will be confirmed before the next event comes: this is the success.
+                    self.breaker.succeeded();
+                }
                 tracing::info!(sink = %self.status.name, target = %self.status.target, "connected");
                 self.status.set(self.breaker.state(now()), self.breaker.failures(), true);
                 Ok(())
@@ -282,12 +295,14 @@ impl Worker {
         }
     }
 
-    /// Waits for confirmations, or for more to send while there is room for it.
+    /// Waits for confirmations, or for more to send while there is room for it; does not wait where
+    /// there is more already.
     async fn settle(&mut self) -> Result<(), Trouble> {
         let has_room = self.queue.room(self.sink.window()) > 0;
         let settled = tokio::select! {
             biased;
             settled = timeout_at(self.progress + self.timeout, self.sink.settle()) => settled,
+            () = std::future::ready(()), if has_room && !self.caught_up => return Ok(()),
             () = self.reader.wait(), if has_room => return Ok(()),
             _ = self.stop.changed() => return Ok(()),
         };

@@ -323,3 +323,39 @@ async fn a_sink_that_says_nothing_is_given_up_on_after_its_timeout() {
     let error = rig.status.snapshot(now(), 0).last_error.expect("an error");
     assert!(error.text.contains("no confirmation within 20ms"), "{}", error.text);
 }
+
+#[tokio::test]
+async fn sends_what_it_has_before_it_reads_on() {
+    let mut rig = Rig::new(Vec::new());
+    rig.window = 1000;
+    let padding = "x".repeat(20_000);
+    let ids: Vec<_> = (0..300).map(|number| format!("{number}-{padding}")).collect();
+    for id in &ids {
+        rig.append([id.as_str()]).await;
+    }
+    rig.feed = Arc::new(Feed::new(rig.journal.clone(), Arc::new(table()), 1)); // all of it is behind this one
+    rig.run_until(|script| script.confirmed.len() == 300).await;
+    let script = rig.script();
+    assert!(
+        script.in_flight_max < 150,
+        "{} at once: 6 MB were read before the first was sent",
+        script.in_flight_max
+    );
+    assert_eq!(script.sent, ids);
+}
+
+#[tokio::test]
+async fn a_connection_closes_the_breaker_where_nothing_waits() {
+    let rig = Rig::new(vec![Act::FailConnect; 4]);
+    let worker = tokio::spawn(rig.worker().run());
+    let connected = async {
+        while !rig.status.snapshot(now(), 1).connected {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), connected).await.expect("connected");
+    let status = rig.status.snapshot(now(), 1);
+    assert_eq!((status.breaker, status.failures), (BreakerState::Closed, 0));
+    rig.stop.send_replace(Stop::Drain(Instant::now()));
+    worker.await.expect("no panic");
+}
