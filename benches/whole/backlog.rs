@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use relay::event::{Envelope, Event};
 
-use crate::brokers::Broker;
+use crate::brokers::{Broker, Webhook};
 use crate::load;
 use crate::measure::{Aim, Row, Unit};
 use crate::rig::{BOUND, Bench, blocking, rate, receiver};
@@ -30,6 +30,16 @@ pub async fn jetstream(bench: &Bench) -> Vec<Row> {
 pub async fn rabbitmq(bench: &Bench) -> Vec<Row> {
     let row = row("RabbitMQ (persistent, confirmed)", "lapin with the best window");
     vec![measure(bench, bench.rabbitmq().await, row).await]
+}
+
+pub async fn webhook(bench: &Bench) -> Vec<Row> {
+    let row = Row::new(
+        "backlog into a webhook, 16 requests at once",
+        "hyper's client with the same concurrency",
+        Unit::EventsPerSecond,
+        Aim::AtLeast(0.8),
+    );
+    vec![measure(bench, &Webhook::start().await, row).await]
 }
 
 fn row(to: &str, reference: &str) -> Row {

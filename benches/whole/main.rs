@@ -42,6 +42,7 @@ const LINES: &[(&str, Measure)] = &[
     ("backlog-kafka", |bench| Box::pin(backlog::kafka(bench))),
     ("backlog-jetstream", |bench| Box::pin(backlog::jetstream(bench))),
     ("backlog-rabbitmq", |bench| Box::pin(backlog::rabbitmq(bench))),
+    ("backlog-webhook", |bench| Box::pin(backlog::webhook(bench))),
     ("live-kafka", |bench| Box::pin(live::kafka(bench))),
     ("live-jetstream", |bench| Box::pin(live::jetstream(bench))),
     ("live-rabbitmq", |bench| Box::pin(live::rabbitmq(bench))),

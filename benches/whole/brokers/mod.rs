@@ -3,6 +3,7 @@
 mod jetstream;
 mod kafka;
 mod rabbitmq;
+mod webhook;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub use self::jetstream::JetStream;
 pub use self::kafka::Kafka;
 pub use self::rabbitmq::RabbitMq;
+pub use self::webhook::Webhook;
 
 /// A destination. A `place` in it is a topic, a stream or an exchange with its queue.
 pub trait Broker {
