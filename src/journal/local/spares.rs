@@ -69,12 +69,24 @@ impl Spares {
     pub fn begin(&self, bytes: u64, base: Offset, now: Micros) -> io::Result<Segment> {
         let ready = self.ends.as_ref().filter(|_| bytes == self.segment_bytes);
         let spare = ready.and_then(|(_, ready)| ready.try_recv().ok());
-        let mut file = match spare {
+        let mut file = match spare.or_else(|| self.recycled(bytes)) {
             Some(file) => file,
             None => SegmentFile::create(&spare_path(&self.folder), bytes)?,
         };
         begin(&mut file, &self.folder, SegmentHeader { base, created: now, identity: self.identity })?;
         Ok(Segment::new(base, now, bytes, file))
+    }
+
+    /// The segment that was given back last, if it waits and has this size. At the journal's limit it
+    /// is the only one to be had without writing a disk full of zeros first.
+    fn recycled(&self, bytes: u64) -> Option<SegmentFile> {
+        if bytes != self.segment_bytes {
+            return None;
+        }
+        let path = self.recycled.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        SegmentFile::open(&path)
+            .inspect_err(|error| tracing::warn!(%error, path = %path.display(), "cannot use a segment again"))
+            .ok()
     }
 
     /// Takes a segment that nobody needs any more: one is kept for use again, the rest removed.
