@@ -128,10 +128,11 @@ impl Files {
         reports: &mpsc::Sender<Result<Settled, Fault>>,
         over: &AtomicBool,
     ) -> Result<(), Fault> {
-        while let Some(job) = jobs.blocking_recv() {
-            if over.load(Ordering::Relaxed) {
-                break;
-            }
+        // Asked on both sides of the wait: the job that wakes us may have gone into a round.
+        while !over.load(Ordering::Relaxed)
+            && let Some(job) = jobs.blocking_recv()
+            && !over.load(Ordering::Relaxed)
+        {
             let settled = self.round(job, &mut jobs)?;
             if reports.blocking_send(Ok(settled)).is_err() {
                 break;
