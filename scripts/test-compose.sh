@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 UP_SECONDS=300        # for the health of all services, once they are built
-ARRIVE_SECONDS=60     # for the event in each broker, once the push is done
+ARRIVE_SECONDS=180    # for the event in each broker, once the push is done
 
 export COMPOSE_PROJECT_NAME=relay-test-$$
 # 0 is a free port of the engine's choice.
@@ -49,7 +49,7 @@ published() { docker compose port "$1" "$2"; }
 
 read_kafka() { # topic
     docker compose exec -T kafka /opt/kafka/bin/kafka-console-consumer.sh --bootstrap-server kafka:19092 \
-        --topic "$1" --from-beginning --timeout-ms 5000 </dev/null 2>/dev/null || true
+        --topic "$1" --from-beginning --timeout-ms 15000 </dev/null 2>/dev/null || true
 }
 
 # The management's API; the messages go back into the queue.
@@ -65,6 +65,7 @@ read_rabbitmq() { # routing key
 read_nats() { # subject
     local address sequence=1 answer
     address=$(published nats 4222)
+    # shellcheck disable=SC2016  # the $ is part of the subject
     while answer=$(nats_request "$address" '$JS.API.STREAM.MSG.GET.REGISTRY' \
         "{\"seq\": $sequence, \"next_by_subj\": \"$1\"}") && jq --exit-status .message <<<"$answer" >/dev/null; do
         jq --raw-output .message.data <<<"$answer" | base64 --decode
