@@ -13,13 +13,14 @@ use tokio::time::Instant;
 use crate::admin::{self, Admin};
 use crate::config::{Config, SinkConfig};
 use crate::delivery::{
-    DeadLetterError, DeadLetters, Feed, FeedReader, SinkStatus, Stop, Surroundings, Worker,
+    DeadLetterError, DeadLetters, Feed, FeedReader, Live, SinkStatus, Stop, Surroundings, Worker,
 };
 use crate::journal::Journal;
 use crate::journal::local::{self, CURSOR_SAVE_INTERVAL, LocalJournal, OpenError};
 use crate::quarantine::Quarantine;
 use crate::receiver::{self, Intake, Receiver};
 use crate::sinks::Context;
+use crate::sinks::format::Renderer;
 use crate::telemetry::Metrics;
 
 /// Why a relay does not start.
@@ -212,24 +213,25 @@ fn prepare(
     let mut prepared = Vec::new();
     for (index, sink) in config.sinks.iter().enumerate() {
         let Some(options) = sink.options.options() else { continue };
+        let letters = open_letters(&config.journal.path, sink)?;
         let status = SinkStatus::new(sink.name.clone(), sink.options.key(), options.target(), sink.disabled);
-        let status = Arc::new(status);
+        let status = Arc::new(status.with_letters(letters.clone()));
         let worker = if sink.disabled {
             None
         } else {
             let at = journal.cursor(&sink.name).unwrap_or_else(|| journal.head());
             journal.save_cursor(&sink.name, at);
-            let letters = open_letters(&config.journal.path, sink)?;
             let built = options.build(context(config, index));
             let reader = FeedReader::new(feed.clone(), index, at);
+            let renderer = Renderer::new(sink, journal.identity());
+            let live = Live::new(sink.name.clone(), reader, renderer, journal.clone());
             let surroundings = Surroundings {
-                journal: journal.clone(),
                 letters,
                 status: status.clone(),
                 metrics: metrics.clone(),
                 stop: stop.clone(),
             };
-            Some(Worker::new(sink, built, reader, surroundings))
+            Some(Worker::new(sink, built, Box::new(live), surroundings))
         };
         prepared.push(Prepared { index, status, worker });
     }

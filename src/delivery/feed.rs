@@ -261,6 +261,31 @@ impl FeedReader {
         self.at = self.at.max(offset + 1);
     }
 
+    /// How many events with hits stand from [`FeedReader::at`] on below `offset`.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub async fn count_below(&self, offset: Offset) -> Result<u64, ReadError> {
+        let (mut at, mut count) = (self.at, 0);
+        while at < offset {
+            let chunk = self.feed.journal.read(at, READ_BYTES).await?;
+            let run = route(&self.feed.table, at, chunk.next, chunk.events, Some(self.sink));
+            let events = run.hits(self.sink).chunk_by(|a, b| a.event == b.event);
+            count += events.filter(|hits| run.events[hits[0].event as usize].offset < offset).count() as u64;
+            at = run.next;
+        }
+        Ok(count)
+    }
+
+    /// Leaves out what stands below `offset`.
+    pub fn skip_to(&mut self, offset: Offset) {
+        if offset > self.at {
+            self.feed.lock().places[self.sink] = Place::Behind;
+            self.at = offset;
+            self.run = None;
+        }
+    }
+
     /// Waits until there may be something; call after [`Next::CaughtUp`].
     pub async fn wait(&self) {
         self.feed.wakes[self.sink].notified().await;

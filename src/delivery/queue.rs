@@ -2,21 +2,33 @@
 
 use std::collections::VecDeque;
 
-use crate::journal::{Micros, Offset};
+use super::source::{Room, Taken};
+use crate::journal::Micros;
 use crate::sinks::Message;
 
 /// The most that one sink's queue holds, in bytes of bodies; one message always fits.
 pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 
-/// How often a message has been sent, since when it was to be, and when it last was.
+/// How often a message has been sent, since when it was to be, and when it last was; and where it
+/// came from.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tries {
+    /// [`Taken::place`] and [`Taken::letter`].
+    pub place: u64,
+    pub letter: u64,
     pub attempts: u32,
     pub first: Micros,
     pub last: Micros,
 }
 
-/// Messages in the journal's order. The first `sent` are with the destination.
+impl Tries {
+    /// Of a message that is to be sent from `now` on.
+    pub fn begin(taken: &Taken, now: Micros) -> Self {
+        Self { place: taken.place, letter: taken.letter, attempts: 0, first: now, last: now }
+    }
+}
+
+/// Messages in their source's order. The first `sent` are with the destination.
 #[derive(Debug, Default)]
 pub struct Queue {
     messages: VecDeque<Message>,
@@ -27,10 +39,10 @@ pub struct Queue {
 
 impl Queue {
     /// Adds a message, at `now`: from then on it counts as being tried.
-    pub fn push(&mut self, message: Message, now: Micros) {
-        self.bytes += message.body.len();
-        self.messages.push_back(message);
-        self.tries.push_back(Tries { attempts: 0, first: now, last: now });
+    pub fn push(&mut self, taken: Taken, now: Micros) {
+        self.bytes += taken.message.body.len();
+        self.tries.push_back(Tries::begin(&taken, now));
+        self.messages.push_back(taken.message);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -47,14 +59,17 @@ impl Queue {
         self.sent < self.messages.len().min(window)
     }
 
-    /// How many more fit, given the sink's window.
-    pub fn room(&self, window: usize) -> usize {
-        if self.bytes >= QUEUE_BYTES_MAX { 0 } else { window.saturating_sub(self.messages.len()) }
+    /// How much more fits, given the sink's window.
+    pub fn room(&self, window: usize) -> Room {
+        Room {
+            messages: window.saturating_sub(self.messages.len()),
+            bytes: QUEUE_BYTES_MAX.saturating_sub(self.bytes),
+        }
     }
 
-    /// The oldest message's event: below it everything is done.
-    pub fn oldest(&self) -> Option<(Offset, Micros)> {
-        self.messages.front().map(|message| (message.offset, message.arrived))
+    /// The oldest message's place, below which everything is done, and when it arrived.
+    pub fn oldest(&self) -> Option<(u64, Micros)> {
+        Some((self.tries.front()?.place, self.messages.front()?.arrived))
     }
 
     /// How many of those that are to be sent next have been sent before.
@@ -87,6 +102,18 @@ impl Queue {
         Some((message, self.tries.pop_front().unwrap_or_default()))
     }
 
+    /// Takes the messages out that stand below `place`, and answers of how many events they are;
+    /// only when none is sent.
+    pub fn drop_below(&mut self, place: u64) -> u64 {
+        debug_assert_eq!(self.sent, 0, "none is with the destination");
+        let (mut events, mut last) = (0, None);
+        while let Some(tries) = self.tries.front().filter(|tries| tries.place < place) {
+            events += u64::from(last.replace(tries.place) != Some(tries.place));
+            self.pop();
+        }
+        events
+    }
+
     /// Takes the messages out that have been here since `before` or longer; only when none is sent.
     pub fn take_older(&mut self, before: Micros) -> Vec<(Message, Tries)> {
         debug_assert_eq!(self.sent, 0, "none is with the destination");
@@ -103,9 +130,9 @@ mod tests {
     use super::*;
     use crate::event::Event;
 
-    fn message(offset: Offset, bytes: usize) -> Message {
-        Message {
-            offset,
+    fn message(place: u64, bytes: usize) -> Taken {
+        let message = Message {
+            offset: place,
             arrived: 0,
             id: String::new(),
             dedup_id: String::new(),
@@ -115,7 +142,8 @@ mod tests {
             content_type: "",
             body: vec![b' '; bytes].into(),
             event: Event::parse("{}".into()).expect("an event"),
-        }
+        };
+        Taken { message, place, letter: 0 }
     }
 
     #[test]
@@ -150,10 +178,21 @@ mod tests {
     #[test]
     fn is_bounded_in_bytes_but_takes_one_of_any_size() {
         let mut queue = Queue::default();
-        assert_eq!(queue.room(5), 5);
+        assert_eq!(queue.room(5).messages, 5);
         queue.push(message(1, QUEUE_BYTES_MAX * 2), 0);
-        assert_eq!(queue.room(5), 0);
+        assert!(queue.room(5).is_none());
         queue.pop();
-        assert_eq!(queue.room(5), 5);
+        assert!(!queue.room(5).is_none());
+    }
+
+    #[test]
+    fn drops_whole_events() {
+        let mut queue = Queue::default();
+        for place in [1, 1, 2, 3] {
+            queue.push(message(place, 10), 0);
+        }
+        assert_eq!(queue.drop_below(3), 2, "events, not messages");
+        assert_eq!(queue.oldest(), Some((3, 0)));
+        assert_eq!(queue.drop_below(3), 0);
     }
 }

@@ -1,8 +1,9 @@
 //! How a sink stands, for status and metrics.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::DeadLetters;
 use crate::journal::{Micros, Offset};
 
 /// The breaker, as distribution's `notifications/sinks.go` has it.
@@ -70,8 +71,8 @@ pub struct SinkStatus {
     pub delivered: AtomicU64,
     pub retried: AtomicU64,
     pub dead_lettered: AtomicU64,
-    pub dead_letters: AtomicU64,
     pub given_up: AtomicU64,
+    letters: Option<Arc<DeadLetters>>,
     state: Mutex<State>,
 }
 
@@ -86,6 +87,11 @@ struct State {
 impl SinkStatus {
     pub fn new(name: String, kind: &'static str, target: String, disabled: bool) -> Self {
         Self { name, kind, target, disabled, ..Self::default() }
+    }
+
+    /// With the dead letters whose number it is to tell.
+    pub fn with_letters(self, letters: Arc<DeadLetters>) -> Self {
+        Self { letters: Some(letters), ..self }
     }
 
     /// Notes a failed attempt.
@@ -104,6 +110,11 @@ impl SinkStatus {
 
     pub fn breaker(&self) -> BreakerState {
         self.lock().breaker
+    }
+
+    /// What the last failure was.
+    pub fn last_error(&self) -> Option<String> {
+        self.lock().last_error.as_ref().map(|error| error.text.clone())
     }
 
     /// The sink as it stands at `now`, with the journal's head at `head`.
@@ -127,7 +138,7 @@ impl SinkStatus {
             delivered: self.delivered.load(Ordering::Relaxed),
             retried: self.retried.load(Ordering::Relaxed),
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
-            dead_letters: self.dead_letters.load(Ordering::Relaxed),
+            dead_letters: self.letters.as_ref().map_or(0, |letters| letters.count()),
             given_up: self.given_up.load(Ordering::Relaxed),
             last_error: state.last_error.clone(),
         }

@@ -1,4 +1,7 @@
-//! Brings one sink's events to it. Everything that is policy is here, the same for every sink.
+//! Brings one sink's events to it. Everything that is policy is here, the same for every sink and
+//! for every source: how long to wait, when to try again, what becomes a dead letter.
+
+mod condemned;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,25 +10,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use self::condemned::Condemned;
 use crate::config::SinkConfig;
 use crate::delivery::breaker::Breaker;
-use crate::delivery::dead_letters::{DeadLetter, DeadLetters};
-use crate::delivery::feed::{FeedReader, Next};
+use crate::delivery::dead_letters::DeadLetters;
 use crate::delivery::queue::{Queue, Tries};
+use crate::delivery::source::{Source, Supply, Taken};
 use crate::delivery::status::{BreakerState, SinkStatus};
 use crate::journal::local::now;
-use crate::journal::{Journal, Micros, Offset, ReadError, Stored};
-use crate::route::Target;
-use crate::sinks::format::Renderer;
-use crate::sinks::{Fault, FaultKind, Message, Rejection, Settled, Sink};
+use crate::journal::{Micros, ReadError};
+use crate::sinks::{Fault, FaultKind, Settled, Sink};
 use crate::telemetry::Metrics;
 
 /// How long a worker rests after an error that is not the sink's: a dead letter that cannot be
 /// written, a journal that cannot be read.
 const OWN_TROUBLE_REST: Duration = Duration::from_secs(1);
-
-/// Dead letters that wait to be written, at most; one event's more at the end.
-const CONDEMNED_MAX: usize = 256;
 
 /// What a worker is told about stopping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,18 +35,18 @@ pub enum Stop {
     Drain(Instant),
 }
 
-/// One sink's worker.
+/// Brings what a source gives to a sink.
 pub struct Worker {
     sink: Box<dyn Sink>,
-    reader: FeedReader,
-    renderer: Renderer,
+    source: Box<dyn Source>,
     queue: Queue,
     breaker: Breaker,
     connected: bool,
-    /// Whether the reader had nothing more when it was last asked.
-    caught_up: bool,
+    /// What the source said when it was last asked.
+    supply: Supply,
     /// Dead letters that are not yet durable; until they are, nothing else happens.
-    condemned: Vec<(Message, Tries, Rejection)>,
+    condemned: Condemned,
+    taken: Vec<Taken>,
     /// When the destination last made progress.
     progress: Instant,
     timeout: Duration,
@@ -55,7 +54,6 @@ pub struct Worker {
     body_bytes_max: Option<u64>,
     letters: Arc<DeadLetters>,
     status: Arc<SinkStatus>,
-    journal: Arc<dyn Journal>,
     metrics: SinkMetrics,
     stop: watch::Receiver<Stop>,
 }
@@ -63,6 +61,7 @@ pub struct Worker {
 /// The sink's own counters out of [`Metrics`], looked up once.
 struct SinkMetrics {
     all: Arc<Metrics>,
+    sink: String,
     delivered: prometheus_client::metrics::counter::Counter,
     retried: prometheus_client::metrics::counter::Counter,
     failures: prometheus_client::metrics::counter::Counter,
@@ -74,7 +73,7 @@ impl SinkMetrics {
         let delivered = all.sink_delivered.get_or_create_owned(&label);
         let retried = all.sink_retried.get_or_create_owned(&label);
         let failures = all.sink_failures.get_or_create_owned(&label);
-        Self { all, delivered, retried, failures }
+        Self { all, sink: sink.to_owned(), delivered, retried, failures }
     }
 }
 
@@ -90,47 +89,45 @@ enum Trouble {
 
 /// What a worker is given of the rest of the relay.
 pub struct Surroundings {
-    pub journal: Arc<dyn Journal>,
     pub letters: Arc<DeadLetters>,
+    /// Its name is what the log calls the worker.
     pub status: Arc<SinkStatus>,
     pub metrics: Arc<Metrics>,
     pub stop: watch::Receiver<Stop>,
 }
 
 impl Worker {
-    /// A worker for `sink`, which takes from `reader`.
+    /// A worker for `sink`, which takes from `source`.
     pub fn new(
         config: &SinkConfig,
         sink: Box<dyn Sink>,
-        reader: FeedReader,
+        source: Box<dyn Source>,
         surroundings: Surroundings,
     ) -> Self {
-        let Surroundings { journal, letters, status, metrics, stop } = surroundings;
+        let Surroundings { letters, status, metrics, stop } = surroundings;
         let micros = |time: Duration| Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX);
-        status.position.store(reader.at(), Relaxed);
-        status.dead_letters.store(letters.count(), Relaxed);
+        status.position.store(source.at(), Relaxed);
         Self {
-            renderer: Renderer::new(config, journal.identity()),
             queue: Queue::default(),
             breaker: Breaker::new(config.threshold, micros(config.backoff)),
             connected: false,
-            caught_up: false,
-            condemned: Vec::new(),
+            supply: Supply::More,
+            condemned: Condemned::default(),
+            taken: Vec::new(),
             progress: Instant::now(),
             timeout: config.timeout,
             give_up_after: config.give_up_after.map(micros),
             body_bytes_max: config.message_bytes_max,
             metrics: SinkMetrics::new(metrics, &config.name),
             sink,
-            reader,
+            source,
             letters,
             status,
-            journal,
             stop,
         }
     }
 
-    /// Runs until told to stop, or until the journal is closed.
+    /// Runs until told to stop, or until the source has ended or the journal is closed.
     pub async fn run(mut self) {
         let stop = self.stop.clone();
         while !self.is_done() {
@@ -144,14 +141,7 @@ impl Worker {
                 Err(Trouble::Sink) if self.is_stopping() => break,
                 Err(Trouble::Sink) => self.rest().await,
                 Err(Trouble::Own(what)) => {
-                    tracing::error!(sink = %self.status.name, %what, "the sink waits");
-                    self.status.failed(
-                        &what,
-                        now(),
-                        self.breaker.state(now()),
-                        self.breaker.failures(),
-                        self.connected,
-                    );
+                    self.own_trouble(&what);
                     if self.is_stopping() {
                         break;
                     }
@@ -160,6 +150,7 @@ impl Worker {
             }
         }
         self.save_cursor();
+        self.source.close().await;
         // A sink that does not close in time is dropped.
         drop(timeout(self.timeout, self.sink.close()).await);
         self.status.set(self.breaker.state(now()), self.breaker.failures(), false);
@@ -181,80 +172,51 @@ impl Worker {
             return self.settle().await;
         }
         self.save_cursor();
-        if self.caught_up { self.wait().await } else { Ok(()) }
+        match self.supply {
+            Supply::CaughtUp => self.wait().await,
+            Supply::More | Supply::Ended => Ok(()),
+        }
     }
 
-    /// Takes events as long as there are any and there is room, and renders them. What there is goes
-    /// out before more is read from the journal.
+    /// Takes messages as long as there are any and there is room. What there is goes out before the
+    /// source reads on.
     async fn fill(&mut self) -> Result<(), Trouble> {
-        self.caught_up = false;
-        let mut room = self.queue.room(self.sink.window());
-        while room > 0 && self.condemned.len() < CONDEMNED_MAX {
+        if self.supply == Supply::Ended || (self.is_stopping() && !self.source.has_more()) {
+            return Ok(());
+        }
+        self.supply = Supply::More;
+        while self.supply == Supply::More {
+            let room = self.condemned.limit(self.queue.room(self.sink.window()));
+            if room.is_none() {
+                break;
+            }
             let idle = self.queue.is_empty() && self.condemned.is_empty();
-            let next = match self.reader.next(idle).await {
-                Ok(next) => next,
+            let asked = self.source.take(room, idle, &mut self.taken).await;
+            self.accept(now());
+            self.note_lost();
+            self.supply = match asked {
+                Ok(supply) => supply,
                 Err(ReadError::Closed) => return Err(Trouble::Closed),
                 Err(ReadError::Io(what)) => return Err(Trouble::Own(what)),
             };
-            self.note_lost();
-            match next {
-                Next::Run(run) => self.take_from(&run, room),
-                Next::Read(run) => {
-                    self.take_from(&run, room);
-                    if !self.queue.is_empty() {
-                        break;
-                    }
-                }
-                Next::CaughtUp => {
-                    self.caught_up = true;
-                    break;
-                }
+            if !self.queue.is_empty() {
+                break;
             }
-            room = self.queue.room(self.sink.window());
         }
         Ok(())
     }
 
-    /// Renders the run's hits from the reader's place on, about `room` of them: an event's
-    /// messages stay together.
-    fn take_from(&mut self, run: &crate::delivery::feed::Run, mut room: usize) {
-        let hits = run.hits(self.sink_index());
-        let from = hits.partition_point(|hit| run.events[hit.event as usize].offset < self.reader.at());
-        let sparse = run.is_sparse(hits);
-        let mut messages = Vec::new();
-        for hits in hits[from..].chunk_by(|a, b| a.event == b.event) {
-            if room == 0 {
-                break;
-            }
-            let stored = &run.events[hits[0].event as usize];
-            // What few events of a run go here must not keep all of its memory while they wait.
-            let detached = sparse.then(|| Stored { event: stored.event.detached(), ..*stored });
-            let stored = detached.as_ref().unwrap_or(stored);
-            let table = self.reader.table();
-            let targets = hits.iter().map(|hit| -> &Target { table.target(hit.target) });
-            self.renderer.render(stored, targets, &mut messages);
-            room = room.saturating_sub(messages.len());
-            self.reader.advance(stored.offset);
-            for message in messages.drain(..) {
-                match self.too_large(&message) {
-                    None => self.queue.push(message, now()),
-                    Some(rejection) => self.condemned.push((message, Tries::default(), rejection)),
+    /// Queues what was taken, but for what is too large.
+    fn accept(&mut self, now: Micros) {
+        for taken in self.taken.drain(..) {
+            match condemned::too_large(&taken.message, self.body_bytes_max) {
+                None => self.queue.push(taken, now),
+                Some(rejection) => {
+                    let tries = Tries::begin(&taken, now);
+                    self.condemned.push(taken.message, tries, rejection);
                 }
             }
-            if self.queue.room(usize::MAX) == 0 {
-                break;
-            }
         }
-    }
-
-    /// What `message_max` says of a message.
-    fn too_large(&self, message: &Message) -> Option<Rejection> {
-        let max = self.body_bytes_max?;
-        let bytes = message.body.len() as u64;
-        (bytes > max).then(|| Rejection {
-            code: "too_large",
-            text: format!("{bytes} bytes are more than this sink's message_max of {max}"),
-        })
     }
 
     async fn connect(&mut self) -> Result<(), Trouble> {
@@ -298,12 +260,13 @@ impl Worker {
     /// Waits for confirmations, or for more to send while there is room for it; does not wait where
     /// there is more already.
     async fn settle(&mut self) -> Result<(), Trouble> {
-        let has_room = self.queue.room(self.sink.window()) > 0;
+        let has_room = !self.queue.room(self.sink.window()).is_none();
+        let (more, caught_up) = (self.supply == Supply::More, self.supply == Supply::CaughtUp);
         let settled = tokio::select! {
             biased;
             settled = timeout_at(self.progress + self.timeout, self.sink.settle()) => settled,
-            () = std::future::ready(()), if has_room && !self.caught_up => return Ok(()),
-            () = self.reader.wait(), if has_room => return Ok(()),
+            () = std::future::ready(()), if has_room && more => return Ok(()),
+            () = self.source.wait(), if has_room && caught_up => return Ok(()),
             _ = self.stop.changed() => return Ok(()),
         };
         match settled {
@@ -330,41 +293,14 @@ impl Worker {
         for place in 0..settled.count {
             let Some((message, tries)) = self.queue.pop() else { break };
             if let Some((_, rejection)) = rejected.next_if(|(at, _)| *at == place) {
-                self.condemned.push((message, tries, rejection));
+                self.condemned.push(message, tries, rejection);
             } else {
                 self.metrics.delivered.inc();
                 self.status.delivered.fetch_add(1, Relaxed);
+                self.source.settled(tries.place, true);
             }
         }
         self.save_cursor();
-    }
-
-    /// Makes dead letters of what the destination will never take, before anything else goes on.
-    async fn bury(&mut self) -> Result<(), Trouble> {
-        if self.condemned.is_empty() {
-            return Ok(());
-        }
-        let mut letters: Vec<_> = self.condemned.iter().map(letter).collect();
-        let store = self.letters.clone();
-        let written = tokio::task::spawn_blocking(move || store.append(&mut letters)).await;
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Trouble::Own(error.to_string())),
-            Err(error) => return Err(Trouble::Own(error.to_string())),
-        }
-        for (message, _, rejection) in self.condemned.drain(..) {
-            tracing::warn!(sink = %self.status.name, offset = message.offset, id = %message.id,
-                topic = %message.topic, code = rejection.code, reason = %rejection.text, "a dead letter");
-            let label = crate::telemetry::CodeLabel {
-                sink: self.status.name.clone(),
-                code: rejection.code.to_owned(),
-            };
-            self.metrics.all.sink_dead_lettered.get_or_create(&label).inc();
-            self.status.dead_lettered.fetch_add(1, Relaxed);
-        }
-        self.status.dead_letters.store(self.letters.count(), Relaxed);
-        self.save_cursor();
-        Ok(())
     }
 
     /// Waits for something to do.
@@ -374,22 +310,21 @@ impl Worker {
             return Ok(());
         }
         tokio::select! {
-            () = self.reader.wait() => {}
+            () = self.source.wait() => {}
             _ = self.stop.changed() => {}
         }
         Ok(())
     }
 
     /// Everything below is done: confirmed, a dead letter, or not for this sink.
-    fn cursor(&self) -> Offset {
-        let condemned = self.condemned.iter().map(|(message, ..)| message.offset).min();
-        let queued = self.queue.oldest().map(|(offset, _)| offset);
-        condemned.into_iter().chain(queued).min().unwrap_or(self.reader.at())
+    fn cursor(&self) -> u64 {
+        let queued = self.queue.oldest().map(|(place, _)| place);
+        self.condemned.oldest().into_iter().chain(queued).min().unwrap_or(self.source.at())
     }
 
-    fn save_cursor(&self) {
+    fn save_cursor(&mut self) {
         let cursor = self.cursor();
-        self.journal.save_cursor(&self.status.name, cursor);
+        self.source.done_below(cursor);
         self.status.position.store(cursor, Relaxed);
         self.status.oldest.store(self.queue.oldest().map_or(0, |(_, arrived)| arrived), Relaxed);
     }
@@ -428,16 +363,6 @@ impl Worker {
         Trouble::Sink
     }
 
-    /// Condemns what has been tried for too long.
-    fn give_up(&mut self, now: Micros) {
-        let Some(after) = self.give_up_after else { return };
-        let reason = self.status.snapshot(now, 0).last_error.map_or_else(String::new, |error| error.text);
-        for (message, tries) in self.queue.take_older(now - after) {
-            let rejection = Rejection { code: "gave_up", text: reason.clone() };
-            self.condemned.push((message, tries, rejection));
-        }
-    }
-
     /// Rests as the breaker says.
     async fn rest(&mut self) {
         let rest = self.breaker.rest(now());
@@ -458,11 +383,18 @@ impl Worker {
     }
 
     fn note_lost(&mut self) {
-        let lost = self.reader.take_lost();
+        let lost = self.source.take_lost();
         if lost > 0 {
-            tracing::error!(sink = %self.status.name, lost, before = self.reader.at(),
+            tracing::error!(sink = %self.status.name, lost, before = self.source.at(),
                 "events are no longer in the journal and cannot be delivered");
         }
+    }
+
+    /// Something of the relay's own failed: the sink waits, and says why.
+    fn own_trouble(&mut self, what: &str) {
+        tracing::error!(sink = %self.status.name, %what, "the sink waits");
+        let (now, failures) = (now(), self.breaker.failures());
+        self.status.failed(what, now, self.breaker.state(now), failures, self.connected);
     }
 
     fn is_stopping(&self) -> bool {
@@ -470,19 +402,13 @@ impl Worker {
     }
 
     fn is_done(&self) -> bool {
+        let nothing_left = self.queue.is_empty() && self.condemned.is_empty();
         match *self.stop.borrow() {
-            Stop::No => false,
+            Stop::No => nothing_left && self.supply == Supply::Ended,
             Stop::Drain(deadline) => {
-                Instant::now() >= deadline
-                    || (self.queue.is_empty()
-                        && self.condemned.is_empty()
-                        && self.reader.at() >= self.journal.head())
+                Instant::now() >= deadline || (nothing_left && !self.source.has_more())
             }
         }
-    }
-
-    fn sink_index(&self) -> usize {
-        self.reader.sink()
     }
 }
 
@@ -498,26 +424,6 @@ async fn deadline(mut stop: watch::Receiver<Stop>) {
                 }
             }
         }
-    }
-}
-
-fn letter((message, tries, rejection): &(Message, Tries, Rejection)) -> DeadLetter {
-    let event = &message.event;
-    DeadLetter {
-        id: 0, // given by the store
-        offset: message.offset,
-        code: rejection.code.to_owned(),
-        reason: rejection.text.clone(),
-        attempts: tries.attempts,
-        first: tries.first,
-        last: tries.last,
-        arrived: message.arrived,
-        topic: message.topic.clone(),
-        key: message.key.clone(),
-        event_id: event.id().to_owned(),
-        action: event.action().to_owned(),
-        repository: event.repository().to_owned(),
-        event: String::from_utf8_lossy(event.raw()).into_owned(),
     }
 }
 

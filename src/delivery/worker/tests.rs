@@ -6,12 +6,15 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::condemned::CONDEMNED_MAX;
 use super::*;
-use crate::delivery::Feed;
+use crate::delivery::{DeadLetter, Feed, FeedReader, Live};
 use crate::event::Event;
+use crate::journal::Journal;
 use crate::journal::local::{LocalJournal, Options};
-use crate::route::{Conditions, Filter, Matcher, Route, Table, Template};
-use crate::sinks::{Naming, SinkOptions};
+use crate::route::{Conditions, Filter, Matcher, Route, Table, Target, Template};
+use crate::sinks::format::Renderer;
+use crate::sinks::{Message, Naming, Rejection, SinkOptions};
 
 /// What the sink does at its next calls.
 #[derive(Clone, Debug)]
@@ -156,14 +159,15 @@ impl Rig {
     fn worker(&self) -> Worker {
         let sink = Scripted { script: self.script.clone(), in_flight: VecDeque::new(), window: self.window };
         let reader = FeedReader::new(self.feed.clone(), 0, self.journal.cursor("bus").unwrap_or(1));
+        let renderer = Renderer::new(&self.config, self.journal.identity());
+        let live = Live::new("bus".into(), reader, renderer, self.journal.clone());
         let surroundings = Surroundings {
-            journal: self.journal.clone(),
             letters: self.letters.clone(),
             status: self.status.clone(),
             metrics: Arc::default(),
             stop: self.stop.subscribe(),
         };
-        Worker::new(&self.config, Box::new(sink), reader, surroundings)
+        Worker::new(&self.config, Box::new(sink), Box::new(live), surroundings)
     }
 
     /// Runs a worker until `done`, then drains it.
@@ -264,7 +268,7 @@ async fn a_rejected_message_becomes_a_dead_letter_and_blocks_nobody() {
         found.push((letter.event_id, letter.code, letter.attempts, letter.offset));
         true
     };
-    rig.letters.visit(&mut note).expect("visit");
+    rig.letters.visit(0, &mut note).expect("visit");
     assert_eq!(found, [("c".to_owned(), "too_large".to_owned(), 1, 3)]);
     assert_eq!(rig.journal.cursor("bus"), Some(7));
 }
