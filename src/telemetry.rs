@@ -59,6 +59,8 @@ pub struct Metrics {
     pub journal_first: Gauge,
     pub journal_head: Gauge,
     pub journal_damaged: Counter,
+    /// 1 for the sink whose backlog holds more than half of the journal.
+    pub journal_held: Family<SinkLabel, Gauge>,
 
     pub sink_delivered: Family<SinkLabel, Counter>,
     pub sink_retried: Family<SinkLabel, Counter>,
@@ -104,6 +106,7 @@ impl Metrics {
             journal_first: Gauge::default(),
             journal_head: Gauge::default(),
             journal_damaged: Counter::default(),
+            journal_held: Family::default(),
             sink_delivered: Family::default(),
             sink_retried: Family::default(),
             sink_failures: Family::default(),
@@ -162,6 +165,11 @@ impl Metrics {
         to.add("journal_first", "The oldest offset that can still be read", self.journal_first.clone());
         to.add("journal_head", "The offset that the next event gets", self.journal_head.clone());
         to.add("journal_damaged", "Records found damaged on disk", self.journal_damaged.clone());
+        to.add(
+            "journal_held",
+            "1 for the sink whose backlog holds more than half of what the journal may take, else 0",
+            self.journal_held.clone(),
+        );
     }
 
     fn register_sinks(&self, to: &mut Registration) {

@@ -7,6 +7,7 @@
 //! | `GET /readyz` | 200 while the journal takes events, else 503 with the reason |
 //! | `GET /metrics` | OpenMetrics; `docs/metrics.md` has every name |
 //! | `GET /api/v1/status` | [`Status`] as JSON |
+//! | `/api/v1/dead-letters…`, `quarantine…`, `replays…`, `gaps` | what an operator does: [`ops`] |
 //! | `GET /stream?topic=…` | events as they come, and as they came: [`stream`] |
 //!
 //! Errors are `application/problem+json`. With `admin.tokens` all but the page, `/healthz` and
@@ -14,7 +15,9 @@
 
 mod auth;
 mod health;
+pub mod ops;
 mod page;
+mod start;
 mod status;
 pub mod stream;
 
@@ -42,6 +45,7 @@ use crate::http::{Listener, Problem, Stopping, answer};
 use crate::journal::Journal;
 use crate::telemetry::Metrics;
 
+pub use ops::Operations;
 pub use status::{Ready, ReceiverStatus, Status};
 
 /// The version that status, metrics and `--version` tell.
@@ -70,6 +74,7 @@ pub struct State {
     pub stopping: watch::Receiver<bool>,
     pub started: Instant,
     pub stream: stream::Options,
+    pub operations: Arc<Operations>,
 }
 
 /// The admin listener could not be bound.
@@ -143,6 +148,7 @@ fn routes(
     let streams = stream::Streams::new(&state, stopped);
     let state = Arc::new(state);
     let get = |path: &'static str| warp::path(path).and(warp::path::end()).and(warp::get());
+    let operations = ops::routes(&state).recover(ops::foreign).unify();
     let with_state = move || {
         let state = Arc::clone(&state);
         warp::any().map(move || Arc::clone(&state))
@@ -160,7 +166,7 @@ fn routes(
         .and(warp::header::optional::<String>("last-event-id"))
         .and(warp::query::<Vec<(String, String)>>())
         .map(move |last_id: Option<String>, query: Vec<(String, String)>| streams.answer(last_id, &query));
-    let guarded = metrics.or(status).unify().or(stream).unify();
+    let guarded = metrics.or(status).unify().or(stream).unify().or(operations).unify();
     page::routes().or(open).unify().or(auth::guard(tokens, guarded)).unify().recover(rejected).unify().boxed()
 }
 
@@ -173,13 +179,14 @@ fn metrics(state: &State) -> Response {
 /// Turns what no route took into a problem, so that every answer is one of ours.
 async fn rejected(rejection: warp::Rejection) -> Result<Response, Infallible> {
     let (status, kind, title) = if rejection.find::<warp::reject::MethodNotAllowed>().is_some() {
-        (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Only GET is taken here")
+        (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "This path does not take this method")
     } else if rejection.is_not_found() {
         (StatusCode::NOT_FOUND, "not-found", "No such path")
     } else {
         (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read")
     };
-    let detail = "there are /, /healthz, /readyz, /metrics, /api/v1/status and /stream";
+    let detail = "there are /, /healthz, /readyz, /metrics, /stream, and below /api/v1: status, dead-letters, \
+                  quarantine, replays and gaps";
     Ok(Problem { status, kind, title, detail, sink: None }.into_response())
 }
 

@@ -97,6 +97,8 @@ pub(super) fn refresh_gauges(state: &State) {
     refresh_journal(metrics, &status.journal);
     for sink in &status.sinks {
         refresh_sink(metrics, sink);
+        let holds = status.journal.held_by.as_ref() == Some(&sink.name);
+        metrics.journal_held.get_or_create(&Metrics::label(&sink.name)).set(i64::from(holds));
     }
 }
 

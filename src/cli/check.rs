@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use super::{ConfigArg, Failure};
 use crate::config::{Config, Loaded, SinkConfig};
-use crate::sinks::{Context, Options};
+use crate::sinks::Options;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -111,9 +111,7 @@ async fn connect(config: &Config, index: usize) -> Report {
         let why = if *disabled { "disabled" } else { "part of this relay" };
         return Report { line: format!("{name}: nothing to connect to, it is {why}"), failed: false };
     };
-    let context =
-        Context { name: name.clone(), timeout: *timeout, literal_topics: config.literal_topics(index) };
-    let mut sink = options.build(context);
+    let mut sink = options.build(config.context(index));
     let begun = Instant::now();
     let connected = tokio::time::timeout(*timeout, sink.connect()).await;
     let took = begun.elapsed().as_millis();

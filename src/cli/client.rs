@@ -13,13 +13,16 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use warp::http::header::{AUTHORIZATION, HOST, HeaderName};
 use warp::http::uri::Authority;
-use warp::http::{Request, Response, StatusCode, Uri};
+use warp::http::{Method, Request, Response, StatusCode, Uri};
 
 use super::Failure;
 use crate::config::Secret;
 
 /// How long a relay may take to accept a connection, and then to begin its answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to do something.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Which relay to ask.
 #[derive(Clone, Debug, clap::Args)]
@@ -65,7 +68,7 @@ impl Client {
         self.authority.as_str()
     }
 
-    /// A `GET` that was answered 200.
+    /// A `GET` that was answered well.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] when nothing answers, else what the answer says is wrong.
@@ -74,7 +77,37 @@ impl Client {
         path: &str,
         header: Option<(HeaderName, String)>,
     ) -> Result<Response<Incoming>, Failure> {
-        let mut request = Request::get(path).header(HOST, self.authority.as_str());
+        self.request(Method::GET, path, header).await
+    }
+
+    /// A `GET` of JSON; the answer's bytes too.
+    pub(super) async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<(Bytes, T), Failure> {
+        self.json(Method::GET, path).await
+    }
+
+    /// Any request that is answered with JSON; the answer's bytes too. What is to be said stands in
+    /// `path`'s query.
+    pub(super) async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<(Bytes, T), Failure> {
+        let body = self.request(method, path, None).await?.into_body().collect().await;
+        let broken = |error: String| Failure::Other(format!("{} at {path}: {error}", self.authority));
+        let bytes = body.map_err(|error| broken(error.to_string()))?.to_bytes();
+        let value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        Ok((bytes, value))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &str,
+        header: Option<(HeaderName, String)>,
+    ) -> Result<Response<Incoming>, Failure> {
+        // What changes something may have much to do before it can answer.
+        let limit = if method == Method::GET { ANSWER_TIMEOUT } else { CHANGE_TIMEOUT };
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.authority.as_str());
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
@@ -84,20 +117,11 @@ impl Client {
         let request = request
             .body(Empty::<Bytes>::new())
             .map_err(|error| Failure::Other(format!("cannot ask for {path}: {error}")))?;
-        let answer = timeout(ANSWER_TIMEOUT, self.send(request)).await;
+        let answer = timeout(limit, self.send(request)).await;
         let answer = answer
             .unwrap_or_else(|_| Err("no answer in time".to_owned()))
             .map_err(|why| Failure::Unavailable(format!("no relay answers at {}: {why}", self.authority)))?;
-        if answer.status() == StatusCode::OK { Ok(answer) } else { Err(refused(answer).await) }
-    }
-
-    /// A `GET` of JSON.
-    pub(super) async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<(Bytes, T), Failure> {
-        let body = self.get(path, None).await?.into_body().collect().await;
-        let broken = |error: String| Failure::Other(format!("{} at {path}: {error}", self.authority));
-        let bytes = body.map_err(|error| broken(error.to_string()))?.to_bytes();
-        let value = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-        Ok((bytes, value))
+        if answer.status().is_success() { Ok(answer) } else { Err(refused(answer).await) }
     }
 
     async fn send(&self, request: Request<Empty<Bytes>>) -> Result<Response<Incoming>, String> {
@@ -113,7 +137,7 @@ impl Client {
     }
 }
 
-/// What an answer other than 200 says.
+/// What an answer says that is none.
 async fn refused(answer: Response<Incoming>) -> Failure {
     #[derive(serde::Deserialize)]
     struct Problem {
@@ -126,6 +150,31 @@ async fn refused(answer: Response<Incoming>) -> Failure {
         return Failure::Other("the relay wants a token: --token, or RELAY_ADMIN_TOKEN".to_owned());
     }
     Failure::Other(detail.unwrap_or_else(|_| format!("answered {status}; is this a relay's admin listener?")))
+}
+
+/// A path with a query, put together.
+#[derive(Clone, Debug)]
+pub(super) struct Query(String);
+
+impl Query {
+    pub(super) fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(super) fn with(mut self, name: &str, value: impl ToString) -> Self {
+        let separator = if self.0.contains('?') { '&' } else { '?' };
+        self.0 += &format!("{separator}{name}={}", query_value(&value.to_string()));
+        self
+    }
+
+    /// Each of `values`, in order; for an `Option` too.
+    pub(super) fn with_all(self, name: &str, values: impl IntoIterator<Item: ToString>) -> Self {
+        values.into_iter().fold(self, |query, value| query.with(name, value))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A value as it may stand in a query.
@@ -161,6 +210,13 @@ mod tests {
         for odd in ["https://relay", "/status", "", "a b"] {
             assert!(client(odd).is_err(), "{odd}");
         }
+    }
+
+    #[test]
+    fn queries_are_put_together() {
+        let query =
+            Query::new("/api").with("sink", "a b").with_all("id", [1, 2]).with_all("code", None::<&str>);
+        assert_eq!(query.as_str(), "/api?sink=a%20b&id=1&id=2");
     }
 
     #[test]

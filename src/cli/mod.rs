@@ -7,15 +7,19 @@
 mod check;
 mod client;
 mod completions;
+mod dead_letters;
 pub mod emit;
 mod hints;
 mod import_registry;
 mod journal;
+mod quarantine;
+mod replay;
 mod route;
 mod serve;
 mod sse;
 mod status;
 mod tail;
+mod text;
 
 use std::io;
 use std::path::PathBuf;
@@ -77,6 +81,12 @@ enum Command {
     Status(status::Args),
     /// Print a running relay's events as they come
     Tail(tail::Args),
+    /// Look at what destinations would not take, send it again, or discard it
+    DeadLetters(dead_letters::Args),
+    /// Look at bodies that could not be read, try them again, or discard them
+    Quarantine(quarantine::Args),
+    /// Deliver again out of the journal
+    Replay(replay::Args),
     /// Turn a registry's `notifications` into a configuration
     ImportRegistry(import_registry::Args),
     /// Look into a journal's folder, without a relay
@@ -117,6 +127,9 @@ impl Cli {
             Command::Emit(args) => emit::run(args).await,
             Command::Status(args) => status::run(&args).await,
             Command::Tail(args) => tail::run(&args).await,
+            Command::DeadLetters(args) => dead_letters::run(&args).await,
+            Command::Quarantine(args) => quarantine::run(&args).await,
+            Command::Replay(args) => replay::run(&args).await,
             Command::ImportRegistry(args) => import_registry::run(&args),
             Command::Journal(args) => journal::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -3,11 +3,11 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
-use comfy_table::presets::NOTHING;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::CellAlignment;
 
 use super::Failure;
 use super::client::{Client, ClientArgs};
+use super::text::{table, time};
 use crate::admin::Status;
 use crate::config::{Size, Time};
 use crate::delivery::{BreakerState, LastError, SinkSnapshot};
@@ -100,6 +100,12 @@ fn render(status: &Status) -> String {
     } else {
         out += &sinks(&status.sinks);
     }
+    for sink in status.sinks.iter().filter(|sink| sink.given_up > 0) {
+        let (name, events) = (&sink.name, sink.given_up);
+        out += &format!(
+            "\n{name}: {events} events given up because of backlog_max; /api/v1/gaps has their offsets\n"
+        );
+    }
     for sink in &status.sinks {
         if let Some(error) = &sink.last_error {
             let when = when(error, sink.failures > 0);
@@ -110,10 +116,7 @@ fn render(status: &Status) -> String {
 }
 
 fn sinks(sinks: &[SinkSnapshot]) -> String {
-    let mut table = Table::new();
-    // Long lines stay lines, for `grep` and `awk`.
-    table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header([
+    let mut table = table([
         "SINK",
         "KIND",
         "TARGET",
@@ -160,9 +163,6 @@ fn state(sink: &SinkSnapshot) -> String {
 
 /// When a sink last failed, and since when it has, if it still does.
 fn when(error: &LastError, fails: bool) -> String {
-    let time = |at| {
-        jiff::Timestamp::from_microsecond(at).map_or_else(|_| "?".to_owned(), |time| format!("{time:.0}"))
-    };
     let (at, since) = (time(error.at), time(error.since));
     if fails { format!("fails since {since}, last at {at}") } else { format!("last failed at {at}") }
 }

@@ -28,7 +28,7 @@ pub use problem::{KeyPath, Place, Problem, Step};
 pub use units::{Address, Secret, Size, Time};
 
 use crate::route::{Table, Template};
-use crate::sinks::SinkOptions;
+use crate::sinks::{Context, SinkOptions};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -50,6 +50,12 @@ impl Config {
         topics.sort_unstable();
         topics.dedup();
         topics
+    }
+
+    /// What sink number `sink` is told of its surroundings.
+    pub fn context(&self, sink: usize) -> Context {
+        let SinkConfig { name, timeout, .. } = &self.sinks[sink];
+        Context { name: name.clone(), timeout: *timeout, literal_topics: self.literal_topics(sink) }
     }
 }
 

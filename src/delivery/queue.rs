@@ -102,16 +102,19 @@ impl Queue {
         Some((message, self.tries.pop_front().unwrap_or_default()))
     }
 
-    /// Takes the messages out that stand below `place`, and answers of how many events they are;
-    /// only when none is sent.
-    pub fn drop_below(&mut self, place: u64) -> u64 {
+    /// Of how many events messages stand below `place`.
+    pub fn events_below(&self, place: u64) -> u64 {
+        let below = self.tries.iter().map(|tries| tries.place).take_while(|at| *at < place);
+        let mut last = None;
+        below.filter(|at| last.replace(*at) != Some(*at)).count() as u64
+    }
+
+    /// Takes the messages out that stand below `place`; only when none is sent.
+    pub fn drop_below(&mut self, place: u64) {
         debug_assert_eq!(self.sent, 0, "none is with the destination");
-        let (mut events, mut last) = (0, None);
-        while let Some(tries) = self.tries.front().filter(|tries| tries.place < place) {
-            events += u64::from(last.replace(tries.place) != Some(tries.place));
+        while self.tries.front().is_some_and(|tries| tries.place < place) {
             self.pop();
         }
-        events
     }
 
     /// Takes the messages out that have been here since `before` or longer; only when none is sent.
@@ -191,8 +194,8 @@ mod tests {
         for place in [1, 1, 2, 3] {
             queue.push(message(place, 10), 0);
         }
-        assert_eq!(queue.drop_below(3), 2, "events, not messages");
-        assert_eq!(queue.oldest(), Some((3, 0)));
-        assert_eq!(queue.drop_below(3), 0);
+        assert_eq!((queue.events_below(3), queue.events_below(1)), (2, 0), "events, not messages");
+        queue.drop_below(3);
+        assert_eq!((queue.oldest(), queue.events_below(9)), (Some((3, 0)), 1));
     }
 }

@@ -142,6 +142,10 @@ pub trait Journal: Send + Sync + 'static {
     /// (never after it); `head()` when there is none.
     async fn seek(&self, at: Micros) -> Offset;
 
+    /// The offset that has about `bytes` bytes of the log from it to the head, as nearly as the
+    /// journal knows without reading; the oldest there is when there are fewer.
+    fn offset_behind(&self, bytes: u64) -> Offset;
+
     /// Where `sink` is to go on: below it everything is confirmed. `None` for a new sink.
     fn cursor(&self, sink: &str) -> Option<Offset>;
 

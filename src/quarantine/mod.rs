@@ -65,7 +65,7 @@ pub struct Note {
 }
 
 /// A line of [`Quarantine::list`].
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Entry {
     pub id: Id,
     /// The body's length; the file's, when its header cannot be read.
@@ -118,7 +118,7 @@ impl From<io::Error> for QuarantineError {
 }
 
 /// How full the quarantine is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct QuarantineStats {
     pub bodies: usize,
     /// Bytes on disk, in whole blocks, and the most they may be.

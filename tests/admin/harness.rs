@@ -12,12 +12,14 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use relay::admin::{self, stream};
+use relay::admin::{self, Operations, stream};
 use relay::config::Config;
-use relay::delivery::SinkStatus;
+use relay::delivery::{Replays, SinkStatus};
 use relay::event::Event;
 use relay::journal::local::{LocalJournal, Options};
 use relay::journal::{Journal, Micros, Offset};
+use relay::quarantine::Quarantine;
+use relay::receiver::Intake;
 use relay::telemetry::Metrics;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{oneshot, watch};
@@ -103,6 +105,15 @@ impl Relay {
         let config = Arc::new(config(&setup));
         let bus = Arc::new(SinkStatus::new("bus".into(), "stdout", "standard output".into(), false));
         let (stopping, stopping_seen) = watch::channel(false);
+        let quarantine =
+            Arc::new(Quarantine::open(folder.path().join("quarantine"), 1 << 20).expect("a folder"));
+        let (no_letters, no_gaps) = (vec![None, None], vec![None, None]);
+        let operations = Operations {
+            replays: Arc::new(Replays::new(config.clone(), journal.clone(), metrics.clone(), no_letters)),
+            gaps: no_gaps,
+            intake: Arc::new(Intake::new(journal.clone(), quarantine.clone(), metrics.clone())),
+            quarantine,
+        };
         let state = admin::State {
             config: config.clone(),
             journal: journal.clone(),
@@ -111,6 +122,7 @@ impl Relay {
             stopping: stopping_seen,
             started: Instant::now(),
             stream: setup.stream,
+            operations: Arc::new(operations),
         };
         let listener = admin::bind(config.admin.as_ref().expect("an admin block"), state).expect("a port");
         let addr = listener.local_addr();

@@ -205,6 +205,10 @@ impl Journal for GatedJournal {
         self.local.seek(at).await
     }
 
+    fn offset_behind(&self, bytes: u64) -> Offset {
+        self.local.offset_behind(bytes)
+    }
+
     fn cursor(&self, sink: &str) -> Option<Offset> {
         self.local.cursor(sink)
     }

@@ -28,7 +28,6 @@
 
 mod frame;
 mod pump;
-mod start;
 mod topics;
 
 use std::convert::Infallible;
@@ -42,9 +41,9 @@ use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use warp::reply::{Reply as _, Response};
 
 use self::pump::Pump;
-use self::start::Start;
 use self::topics::{Selector, Topics};
 use super::State;
+use super::start::Start;
 use crate::config::Config;
 use crate::http::Problem;
 use crate::journal::Journal;

@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::start::Start;
 use super::topics::Selector;
 use super::{Options, frame};
+use crate::admin::start::Start;
 use crate::journal::{Chunk, Journal, Micros, Offset};
 use crate::telemetry::Metrics;
 

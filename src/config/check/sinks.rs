@@ -35,6 +35,7 @@ impl Checker<'_> {
             sinks[index] = self.sink(shape, &names, index, &list.index(index));
         }
         self.streams(&sinks, has_admin);
+        self.letter_circles(&sinks);
         sinks
     }
 
@@ -81,6 +82,22 @@ impl Checker<'_> {
                 self.error(&path, "there is a stream already; one serves all topics");
             }
             seen = true;
+        }
+    }
+
+    /// Dead letters that go from sink to sink must come to an end: each of a circle's sinks could
+    /// refuse what the one before it did.
+    fn letter_circles(&mut self, sinks: &[Option<SinkConfig>]) {
+        let next = |sink: usize| sinks.get(sink)?.as_ref()?.dead_letters.also_to;
+        for first in 0..sinks.len() {
+            let way: Vec<_> =
+                std::iter::successors(next(first), |sink| next(*sink)).take(sinks.len()).collect();
+            // The sink itself was told of already; and of a circle's sinks one is enough.
+            let is_first = way.iter().all(|sink| *sink >= first);
+            if way.len() > 1 && way[0] != first && is_first && way.contains(&first) {
+                let path = KeyPath::parse("sinks").index(first).key("dead_letters").key("also_to");
+                self.error(&path, "dead letters would go in a circle, from sink to sink; end it somewhere");
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! rewrites one file and renames it into place. The last file stays when it is empty: its name
 //! keeps ids from being given twice.
 
-mod lines;
+mod filter;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
+use super::lines;
 use crate::journal::{Micros, Offset};
+
+pub use filter::LetterFilter;
 
 /// A file is not appended to beyond this, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -87,6 +91,7 @@ pub struct DeadLetters {
     state: Mutex<State>,
     /// Beside the state, which is locked while the disk writes.
     count: AtomicU64,
+    added: Notify,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +130,13 @@ impl DeadLetters {
         let files = find(folder).map_err(|error| DeadLetterError::Io { path: folder.to_owned(), error })?;
         let next_id = files.last().map_or(1, |file| file.first);
         let state = Mutex::new(State { files, next_id });
-        let letters = Self { folder: folder.to_owned(), bytes_max, state, count: AtomicU64::new(0) };
+        let letters = Self {
+            folder: folder.to_owned(),
+            bytes_max,
+            state,
+            count: AtomicU64::new(0),
+            added: Notify::new(),
+        };
         let (mut count, mut last) = (0, 0);
         letters.visit(0, &mut |letter| {
             count += 1;
@@ -190,12 +201,23 @@ impl DeadLetters {
         }
         state.next_id += letters.len() as u64;
         self.count.fetch_add(letters.len() as u64, Ordering::Relaxed);
+        self.added.notify_one();
         Ok(())
     }
 
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there are more than when it was last called. For one listener.
+    pub async fn added(&self) {
+        self.added.notified().await;
+    }
+
+    /// A file beside the letters.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
     }
 
     /// The id that the next one gets: all now there are below it.

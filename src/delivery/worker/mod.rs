@@ -2,6 +2,7 @@
 //! for every source: how long to wait, when to try again, what becomes a dead letter.
 
 mod condemned;
+mod shed;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::condemned::Condemned;
 use crate::config::SinkConfig;
+use crate::delivery::backlog::Backlog;
 use crate::delivery::breaker::Breaker;
 use crate::delivery::dead_letters::DeadLetters;
 use crate::delivery::queue::{Queue, Tries};
@@ -52,6 +54,7 @@ pub struct Worker {
     timeout: Duration,
     give_up_after: Option<Micros>,
     body_bytes_max: Option<u64>,
+    backlog: Option<Arc<Backlog>>,
     letters: Arc<DeadLetters>,
     status: Arc<SinkStatus>,
     metrics: SinkMetrics,
@@ -118,6 +121,7 @@ impl Worker {
             timeout: config.timeout,
             give_up_after: config.give_up_after.map(micros),
             body_bytes_max: config.message_bytes_max,
+            backlog: None,
             metrics: SinkMetrics::new(metrics, &config.name),
             sink,
             source,
@@ -127,8 +131,16 @@ impl Worker {
         }
     }
 
-    /// Runs until told to stop, or until the source has ended or the journal is closed.
-    pub async fn run(mut self) {
+    /// Gives its oldest events up where the backlog becomes too large. For a source that follows
+    /// the journal.
+    pub fn with_backlog(mut self, backlog: Backlog) -> Self {
+        self.backlog = Some(Arc::new(backlog));
+        self
+    }
+
+    /// Runs until told to stop, or until the source has ended or the journal is closed. Answers
+    /// whether all that the source had is done with.
+    pub async fn run(mut self) -> bool {
         let stop = self.stop.clone();
         while !self.is_done() {
             let round = tokio::select! {
@@ -154,11 +166,13 @@ impl Worker {
         // A sink that does not close in time is dropped.
         drop(timeout(self.timeout, self.sink.close()).await);
         self.status.set(self.breaker.state(now()), self.breaker.failures(), false);
+        self.supply == Supply::Ended && self.nothing_open()
     }
 
     /// One step: take what there is, make it go out, and hear of what went before.
     async fn round(&mut self) -> Result<(), Trouble> {
         self.bury().await?;
+        self.shed().await?;
         self.fill().await?;
         self.bury().await?;
         if !self.connected {
@@ -402,13 +416,17 @@ impl Worker {
     }
 
     fn is_done(&self) -> bool {
-        let nothing_left = self.queue.is_empty() && self.condemned.is_empty();
         match *self.stop.borrow() {
-            Stop::No => nothing_left && self.supply == Supply::Ended,
+            Stop::No => self.nothing_open() && self.supply == Supply::Ended,
             Stop::Drain(deadline) => {
-                Instant::now() >= deadline || (nothing_left && !self.source.has_more())
+                Instant::now() >= deadline || (self.nothing_open() && !self.source.has_more())
             }
         }
+    }
+
+    /// Whether all that was taken is done with.
+    fn nothing_open(&self) -> bool {
+        self.queue.is_empty() && self.condemned.is_empty()
     }
 }
 

@@ -294,6 +294,10 @@ impl Journal for LocalJournal {
         }
     }
 
+    fn offset_behind(&self, bytes: u64) -> Offset {
+        self.shared.segments.offset_behind(bytes)
+    }
+
     fn cursor(&self, sink: &str) -> Option<Offset> {
         let cursors = &self.shared.cursors;
         cursors.get(sink).or_else(|| cursors.are_lost().then(|| self.shared.segments.first_offset()))

@@ -37,6 +37,18 @@ impl Segment {
         marks.range(..=offset).next_back().map_or((self.base, SEGMENT_HEADER_BYTES), |(o, at)| (*o, *at))
     }
 
+    /// The last known position: about where the records end.
+    fn end(&self) -> u64 {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.values().next_back().copied().unwrap_or(SEGMENT_HEADER_BYTES)
+    }
+
+    /// The last record that is known to begin at `at` or before.
+    fn offset_at(&self, at: u64) -> Offset {
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.iter().rev().find(|(_, known)| **known <= at).map_or(self.base, |(offset, _)| *offset)
+    }
+
     /// Notes that the record `offset` stands, or would stand, at `at`.
     pub fn mark(&self, offset: Offset, at: u64) {
         let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,6 +116,21 @@ impl Segments {
     pub fn begun_before(&self, at: Micros) -> Option<Arc<Segment>> {
         let list = self.read();
         list.iter().rev().find(|segment| segment.created <= at).or(list.front()).cloned()
+    }
+
+    /// The last known offset with at least `bytes` bytes behind it; the oldest if there are fewer.
+    pub fn offset_behind(&self, bytes: u64) -> Offset {
+        let list = self.read();
+        let mut left = bytes;
+        for (back, segment) in list.iter().rev().enumerate() {
+            // Of the one being written, only what is written counts.
+            let end = if back == 0 { segment.end() } else { segment.bytes };
+            match end.checked_sub(left) {
+                Some(at) if at >= SEGMENT_HEADER_BYTES => return segment.offset_at(at),
+                _ => left = left.saturating_sub(end - SEGMENT_HEADER_BYTES.min(end)),
+            }
+        }
+        list.front().map_or(1, |segment| segment.base)
     }
 
     pub fn len(&self) -> usize {

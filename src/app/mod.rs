@@ -1,7 +1,8 @@
 //! Wires the parts, starts them, and stops them in the order in which nothing is lost.
 
+mod sinks;
+
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -10,17 +11,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::admin::{self, Admin};
-use crate::config::{Config, SinkConfig};
-use crate::delivery::{
-    DeadLetterError, DeadLetters, Feed, FeedReader, Live, SinkStatus, Stop, Surroundings, Worker,
-};
+use self::sinks::{Parts, Prepared};
+use crate::admin::{self, Admin, Operations};
+use crate::config::Config;
+use crate::delivery::{DeadLetterError, Feed, Replays, SinkStatus, Stop, watch_holder};
 use crate::journal::Journal;
 use crate::journal::local::{self, CURSOR_SAVE_INTERVAL, LocalJournal, OpenError};
 use crate::quarantine::Quarantine;
 use crate::receiver::{self, Intake, Receiver};
-use crate::sinks::Context;
-use crate::sinks::format::Renderer;
 use crate::telemetry::Metrics;
 
 /// Why a relay does not start.
@@ -29,6 +27,7 @@ pub enum StartError {
     Journal(OpenError),
     Quarantine(std::io::Error),
     DeadLetters { sink: String, error: DeadLetterError },
+    Gaps { sink: String, error: std::io::Error },
     Receiver(receiver::BindError),
     Admin(admin::BindError),
 }
@@ -40,6 +39,9 @@ impl std::fmt::Display for StartError {
             Self::Quarantine(error) => write!(f, "the quarantine cannot be opened: {error}"),
             Self::DeadLetters { sink, error } => {
                 write!(f, "the dead letters of sink `{sink}` cannot be opened: {error}")
+            }
+            Self::Gaps { sink, error } => {
+                write!(f, "what was given up of sink `{sink}` cannot be read: {error}")
             }
             Self::Receiver(error) => error.fmt(f),
             Self::Admin(error) => error.fmt(f),
@@ -72,6 +74,8 @@ pub struct App {
     admin_addr: Option<SocketAddr>,
     feed: JoinHandle<()>,
     idle_cursors: JoinHandle<()>,
+    holder: JoinHandle<()>,
+    replays: Arc<Replays>,
     workers: Vec<(String, JoinHandle<()>)>,
     stop_workers: watch::Sender<Stop>,
     stopping: watch::Sender<bool>,
@@ -96,18 +100,33 @@ impl App {
                 .map_err(StartError::Quarantine)?;
         let (stop_workers, stop) = watch::channel(Stop::No);
         let feed = Arc::new(Feed::new(journal.clone(), Arc::new(config.table.clone()), config.sinks.len()));
-        let sinks = prepare(&config, &feed, &journal, &metrics, &stop)?;
+        let parts = Parts { config: &config, feed: &feed, journal: &journal, metrics: &metrics, stop: &stop };
+        let sinks = parts.prepare()?;
         journal.flush().await;
 
         let (stopping, is_stopping) = watch::channel(false);
-        let intake = Intake::new(journal.clone(), Arc::new(quarantine), metrics.clone());
-        let receiver = Receiver::bind(&config.receiver, Arc::new(intake)).map_err(StartError::Receiver)?;
-        let admin = bind_admin(&config, &journal, &sinks, &metrics, is_stopping)?;
+        let quarantine = Arc::new(quarantine);
+        let intake = Arc::new(Intake::new(journal.clone(), quarantine.clone(), metrics.clone()));
+        let receiver = Receiver::bind(&config.receiver, intake.clone()).map_err(StartError::Receiver)?;
+        let replays = Arc::new(Replays::new(
+            config.clone(),
+            journal.clone(),
+            metrics.clone(),
+            sinks::by_index(&config, &sinks, |sink| sink.letters.clone()),
+        ));
+        let operations = Operations {
+            replays: replays.clone(),
+            gaps: sinks::by_index(&config, &sinks, |sink| sink.gaps.clone()),
+            intake,
+            quarantine,
+        };
+        let admin = bind_admin(&config, &journal, &sinks, &metrics, is_stopping, operations)?;
 
         let admin_addr = admin.as_ref().map(Admin::local_addr);
         let admin = admin.map(|admin| run(|stop| admin.serve(stop)));
         let statuses: Vec<_> = sinks.iter().map(|sink| (sink.index, sink.status.clone())).collect();
-        let workers = sinks.into_iter().filter_map(Prepared::spawn).collect();
+        let workers = sinks.into_iter().flat_map(Prepared::spawn).collect();
+        let holder = tokio::spawn(watch_holder(journal.clone()));
         let idle_cursors = tokio::spawn(save_idle_cursors(feed.clone(), journal.clone(), statuses));
         let feed = tokio::spawn(async move { feed.run().await });
         let receiver_addr = receiver.local_addr();
@@ -122,6 +141,8 @@ impl App {
             admin_addr,
             feed,
             idle_cursors,
+            holder,
+            replays,
             workers,
             stop_workers,
             stopping,
@@ -147,12 +168,14 @@ impl App {
         let deadline = Instant::now() + self.drain_timeout;
         self.receiver.stop("receiver").await;
         self.stop_workers.send_replace(Stop::Drain(deadline));
+        self.replays.stop(deadline).await;
         for (sink, worker) in self.workers {
             if let Err(error) = worker.await {
                 tracing::error!(%sink, %error, "a worker has panicked");
             }
         }
         self.idle_cursors.abort();
+        self.holder.abort();
         self.feed.abort();
         self.journal.flush().await;
         if let Some(admin) = self.admin {
@@ -182,81 +205,13 @@ impl Future for Stopped {
     }
 }
 
-/// A sink that is ready to run.
-struct Prepared {
-    /// Its place in the configuration.
-    index: usize,
-    status: Arc<SinkStatus>,
-    /// `None` for a disabled one.
-    worker: Option<Worker>,
-}
-
-impl Prepared {
-    fn spawn(self) -> Option<(String, JoinHandle<()>)> {
-        let worker = self.worker?;
-        Some((self.status.name.clone(), tokio::spawn(worker.run())))
-    }
-}
-
-/// Makes a worker for each sink that has one, at its cursor. A sink that is new begins at the head:
-/// older events come by `relay replay`.
-fn prepare(
-    config: &Config,
-    feed: &Arc<Feed>,
-    journal: &Arc<dyn Journal>,
-    metrics: &Arc<Metrics>,
-    stop: &watch::Receiver<Stop>,
-) -> Result<Vec<Prepared>, StartError> {
-    let names: Vec<_> =
-        config.sinks.iter().filter(|sink| !sink.disabled).map(|sink| sink.name.clone()).collect();
-    journal.retain_cursors(&names);
-    let mut prepared = Vec::new();
-    for (index, sink) in config.sinks.iter().enumerate() {
-        let Some(options) = sink.options.options() else { continue };
-        let letters = open_letters(&config.journal.path, sink)?;
-        let status = SinkStatus::new(sink.name.clone(), sink.options.key(), options.target(), sink.disabled);
-        let status = Arc::new(status.with_letters(letters.clone()));
-        let worker = if sink.disabled {
-            None
-        } else {
-            let at = journal.cursor(&sink.name).unwrap_or_else(|| journal.head());
-            journal.save_cursor(&sink.name, at);
-            let built = options.build(context(config, index));
-            let reader = FeedReader::new(feed.clone(), index, at);
-            let renderer = Renderer::new(sink, journal.identity());
-            let live = Live::new(sink.name.clone(), reader, renderer, journal.clone());
-            let surroundings = Surroundings {
-                letters,
-                status: status.clone(),
-                metrics: metrics.clone(),
-                stop: stop.clone(),
-            };
-            Some(Worker::new(sink, built, Box::new(live), surroundings))
-        };
-        prepared.push(Prepared { index, status, worker });
-    }
-    Ok(prepared)
-}
-
-fn open_letters(folder: &Path, sink: &SinkConfig) -> Result<Arc<DeadLetters>, StartError> {
-    let folder = folder.join("dead-letters").join(&sink.name);
-    let letters = DeadLetters::open(&folder, sink.dead_letters.bytes_max)
-        .map_err(|error| StartError::DeadLetters { sink: sink.name.clone(), error })?;
-    Ok(Arc::new(letters))
-}
-
-/// What sink number `index` is told of its surroundings.
-pub fn context(config: &Config, index: usize) -> Context {
-    let sink = &config.sinks[index];
-    Context { name: sink.name.clone(), timeout: sink.timeout, literal_topics: config.literal_topics(index) }
-}
-
 fn bind_admin(
     config: &Arc<Config>,
     journal: &Arc<dyn Journal>,
     sinks: &[Prepared],
     metrics: &Arc<Metrics>,
     stopping: watch::Receiver<bool>,
+    operations: Operations,
 ) -> Result<Option<Admin>, StartError> {
     let Some(listen) = &config.admin else { return Ok(None) };
     let state = admin::State {
@@ -267,6 +222,7 @@ fn bind_admin(
         stopping,
         started: std::time::Instant::now(),
         stream: admin::stream::Options::default(),
+        operations: Arc::new(operations),
     };
     admin::bind(listen, state).map(Some).map_err(StartError::Admin)
 }

@@ -1,4 +1,4 @@
-//! Where a client of the stream begins.
+//! Where a client of the stream begins, or a replay.
 
 use std::time::Duration;
 

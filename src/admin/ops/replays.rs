@@ -1,0 +1,113 @@
+//! `/api/v1/replays`: delivering again out of the journal. `POST` takes `sink` and `from` (an
+//! offset, a time, an age, `beginning`), and perhaps `to` (the same forms; the end, without it),
+//! `limit` (events), `match` (conditions as of a route, in YAML or JSON), or `action`, `repository`
+//! and `tag`, several of each.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::{Reply as _, Response};
+
+use super::query::Query;
+use super::{Answer, Problem, answer, changing, query, sink_index, with};
+use crate::admin::start::Start;
+use crate::admin::{State, json};
+use crate::delivery::{JournalReplay, ReplayRefused, ReplaySnapshot};
+use crate::journal::local::now;
+use crate::route::{Conditions, Matcher};
+
+/// What `GET /api/v1/replays` answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReplayList {
+    /// The newest first.
+    pub replays: Vec<ReplaySnapshot>,
+}
+
+pub(super) fn routes(state: &Arc<State>) -> BoxedFilter<(Response,)> {
+    let all = || warp::path!("replays");
+    let one = || warp::path!("replays" / u64);
+    let to_start = all().and(warp::post()).and(changing()).and(with(state)).and(query());
+    let to_list = all().and(warp::get()).and(with(state));
+    let to_show = one().and(warp::get()).and(with(state));
+    let to_cancel = one().and(warp::delete()).and(changing()).and(with(state));
+    to_start
+        .then(|state, query| async move { answer(start(state, query).await) })
+        .or(to_list.map(|state: Arc<State>| json(&ReplayList { replays: state.operations.replays.list() })))
+        .unify()
+        .or(to_show.map(|id, state: Arc<State>| answer(found(id, state.operations.replays.get(id)))))
+        .unify()
+        .or(to_cancel.map(|id, state: Arc<State>| answer(found(id, state.operations.replays.cancel(id)))))
+        .unify()
+        .boxed()
+}
+
+fn found(id: u64, replay: Option<ReplaySnapshot>) -> Answer {
+    let none = || {
+        Problem::not_found(format!(
+            "there is no replay {id}: of those that ended the last are kept, and none outlives the relay"
+        ))
+    };
+    replay.map(|replay| json(&replay)).ok_or_else(none)
+}
+
+async fn start(state: Arc<State>, mut query: Query) -> Answer {
+    let sink = sink_index(&state, &query.required("sink")?)?;
+    let from = place(&state, "from", &query.required("from")?).await?;
+    let to = match query.one("to")? {
+        Some(to) => place(&state, "to", &to).await?,
+        None => state.journal.head(),
+    };
+    let limit = query.parsed("limit", "a number of events")?;
+    let matcher = matcher(&mut query)?;
+    query.end()?;
+    if from >= to {
+        return Err(Problem::bad(format!("there is nothing from offset {from} up to offset {to}")));
+    }
+    let replay = JournalReplay { sink, range: from..to, matcher, limit };
+    let begun = state.operations.replays.start_journal(replay).map_err(|error| refused(&error))?;
+    let location = format!("/api/v1/replays/{}", begun.id);
+    let answer = warp::reply::with_header(json(&begun), "location", location);
+    Ok(warp::reply::with_status(answer, StatusCode::CREATED).into_response())
+}
+
+/// An offset, none beyond the head. One that is no longer there is one that is lost, which the
+/// replay tells.
+async fn place(state: &State, name: &str, text: &str) -> Result<u64, Problem> {
+    let start = Start::parse(text).map_err(|error| Problem::bad(format!("`{name}`: {error}")))?;
+    Ok(match start {
+        Start::At(offset) => offset.clamp(1, state.journal.head()),
+        start => start.resolve(&*state.journal, now()).await,
+    })
+}
+
+fn matcher(query: &mut Query) -> Result<Matcher, Problem> {
+    let mut conditions: Conditions = match query.one("match")? {
+        Some(text) => serde_yaml::from_str(&text)
+            .map_err(|error| Problem::bad(format!("`match` is no conditions of a route: {error}")))?,
+        None => Conditions::default(),
+    };
+    for (name, list) in [
+        ("action", &mut conditions.actions),
+        ("repository", &mut conditions.repositories),
+        ("tag", &mut conditions.tags),
+    ] {
+        list.extend(query.all(name));
+    }
+    Matcher::new(&conditions).map_err(|errors| {
+        let all: Vec<_> = errors.into_iter().map(|(path, text)| format!("`match.{path}`: {text}")).collect();
+        Problem::bad(all.join("; "))
+    })
+}
+
+/// Why a replay does not begin, as an answer.
+pub(super) fn refused(error: &ReplayRefused) -> Problem {
+    let status = match error {
+        ReplayRefused::NoWorker { .. } | ReplayRefused::Busy { .. } => StatusCode::CONFLICT,
+        ReplayRefused::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        ReplayRefused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, error)
+}
