@@ -195,10 +195,11 @@ impl Worker {
     /// Takes messages as long as there are any and there is room. What there is goes out before the
     /// source reads on.
     async fn fill(&mut self) -> Result<(), Trouble> {
-        if self.supply == Supply::Ended || (self.is_stopping() && !self.source.has_more()) {
+        if self.supply == Supply::Ended {
             return Ok(());
         }
-        self.supply = Supply::More;
+        let take_no_more = self.is_stopping() && !self.source.has_more();
+        self.supply = if take_no_more { Supply::CaughtUp } else { Supply::More };
         while self.supply == Supply::More {
             let room = self.condemned.limit(self.queue.room(self.sink.window()));
             if room.is_none() {
