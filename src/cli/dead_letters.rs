@@ -279,8 +279,8 @@ mod tests {
     fn a_list_is_a_line_each() {
         let list = LetterList { dead_letters: vec![letter()], next: Some("bus/17".into()) };
         insta::assert_snapshot!(render(&list), @r"
-        ID      CODE       ACTION  REPOSITORY  TOPIC          TRIES  LAST                  BYTES    REASON
-        bus/17  too_large  push    team/app    registry.push  1      1970-01-01T00:01:00Z  2000000  MessageSizeTooLarge: 2 MB
+         ID      CODE       ACTION  REPOSITORY  TOPIC          TRIES  LAST                  BYTES    REASON
+         bus/17  too_large  push    team/app    registry.push  1      1970-01-01T00:01:00Z  2000000  MessageSizeTooLarge: 2 MB
         There are more: --after bus/17
         ");
     }
@@ -289,20 +289,20 @@ mod tests {
     fn all_that_is_known_is_shown() {
         let shown = LetterShown { summary: letter(), event: "{\n   \"id\": \"e-1\"\n}".into() };
         insta::assert_snapshot!(details(&shown), @r#"
-        DEAD LETTER  bus/17
-        code         too_large
-        reason       MessageSizeTooLarge:
-                     2 MB
-        tries        1
-        arrived      1970-01-01T00:00:00Z
-        first tried  1970-01-01T00:00:00Z
-        last tried   1970-01-01T00:01:00Z
-        topic        registry.push
-        key          team/app
-        event id     e-1
-        action       push
-        repository   team/app
-        offset       4711
+         DEAD LETTER  bus/17
+         code         too_large
+         reason       MessageSizeTooLarge:
+                      2 MB
+         tries        1
+         arrived      1970-01-01T00:00:00Z
+         first tried  1970-01-01T00:00:00Z
+         last tried   1970-01-01T00:01:00Z
+         topic        registry.push
+         key          team/app
+         event id     e-1
+         action       push
+         repository   team/app
+         offset       4711
 
         {
            "id": "e-1"

@@ -11,6 +11,7 @@ use super::problem::{KeyPath, Problem, Report};
 use super::read::read;
 use super::shape::Shape;
 use super::tree::{Entry, Node, TEXT_BYTES_MAX, Value};
+use crate::route::Conditions;
 
 /// A configuration that can run.
 #[derive(Debug)]
@@ -44,6 +45,20 @@ pub fn parse(text: &str, name: &str, around: &Surroundings<'_>) -> Result<Loaded
     let (errors, warnings) = report.finish(name);
     match config {
         Some(config) if errors.is_empty() => Ok(Loaded { config, warnings }),
+        _ => Err(errors),
+    }
+}
+
+/// Reads a route's `match` alone, as a command or a request gives it.
+///
+/// # Errors
+/// Everything that is wrong with it; the text is called `match`.
+pub fn conditions(text: &str) -> Result<Conditions, Vec<Problem>> {
+    let mut report = Report::default();
+    let conditions = Node::parse(text, &mut report).and_then(|mut tree| read(&mut tree, &mut report));
+    let (errors, _) = report.finish("match");
+    match conditions {
+        Some(conditions) if errors.is_empty() => Ok(conditions),
         _ => Err(errors),
     }
 }

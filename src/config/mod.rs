@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use fill::Surroundings;
-pub use load::{Loaded, load, parse};
+pub use load::{Loaded, conditions, load, parse};
 pub use problem::{KeyPath, Place, Problem, Step};
 pub use units::{Address, Secret, Size, Time};
 

@@ -169,13 +169,16 @@ impl Source for Copies {
         if self.done >= self.saved + SAVE_AT || (idle && self.done > self.saved) {
             self.save().await?;
         }
+        if !self.has_more() {
+            return Ok(Supply::CaughtUp);
+        }
+        if self.waiting.is_empty() {
+            self.read().await?;
+        }
         let begin = out.len();
         while !room.without(&out[begin..]).is_none() {
-            match self.waiting.pop_front() {
-                Some(letter) => self.take_one(&letter, out),
-                None if self.has_more() => self.read().await?,
-                None => return Ok(Supply::CaughtUp),
-            }
+            let Some(letter) = self.waiting.pop_front() else { break };
+            self.take_one(&letter, out);
         }
         Ok(Supply::More)
     }

@@ -63,9 +63,7 @@ impl Source for Live {
                 Next::Run(run) => self.take_from(&run, left, out),
                 Next::Read(run) => {
                     self.take_from(&run, left, out);
-                    if out.len() > begin {
-                        break;
-                    }
+                    break;
                 }
                 Next::CaughtUp => return Ok(Supply::CaughtUp),
             }

@@ -57,8 +57,9 @@ pub enum Supply {
 #[async_trait]
 pub trait Source: Send {
     /// Appends what comes next to `out`, as far as there is room; an event's messages stay
-    /// together, so that there may be a few more. `idle`: nothing of this source is under way.
-    /// Dropping the future loses nothing.
+    /// together, so that there may be a few more. Reads from disk at most once: what that brings is
+    /// to go out before more is read. `idle`: nothing of this source is under way. Dropping the
+    /// future loses nothing.
     ///
     /// # Errors
     /// The journal's. `out` may have got something before.

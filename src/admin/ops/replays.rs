@@ -85,8 +85,7 @@ async fn place(state: &State, name: &str, text: &str) -> Result<u64, Problem> {
 
 fn matcher(query: &mut Query) -> Result<Matcher, Problem> {
     let mut conditions: Conditions = match query.one("match")? {
-        Some(text) => serde_yaml::from_str(&text)
-            .map_err(|error| Problem::bad(format!("`match` is no conditions of a route: {error}")))?,
+        Some(text) => crate::config::conditions(&text).map_err(|problems| all_of(&problems))?,
         None => Conditions::default(),
     };
     for (name, list) in [
@@ -97,9 +96,50 @@ fn matcher(query: &mut Query) -> Result<Matcher, Problem> {
         list.extend(query.all(name));
     }
     Matcher::new(&conditions).map_err(|errors| {
-        let all: Vec<_> = errors.into_iter().map(|(path, text)| format!("`match.{path}`: {text}")).collect();
-        Problem::bad(all.join("; "))
+        let errors: Vec<_> = errors.iter().map(|(path, text)| format!("match: {path}: {text}")).collect();
+        all_of(&errors)
     })
+}
+
+fn all_of(problems: &[impl ToString]) -> Problem {
+    Problem::bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn made(pairs: &[(&str, &str)]) -> Result<Matcher, Problem> {
+        let mut query =
+            Query::new(pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect());
+        matcher(&mut query)
+    }
+
+    #[test]
+    fn conditions_come_in_yaml_in_json_and_one_by_one() {
+        let json = r#"{"action":"push","target":{"repository":"prod/app","tag":"v1"}}"#;
+        let event = Event::parse(json.into()).expect("an event");
+        for (pairs, fits) in [
+            (&[][..], true),
+            (&[("match", "{actions: [push], repositories: ['prod/**']}")], true),
+            (&[("match", r#"{"actions":["push"],"not":{"tags":["v*"]}}"#)], false),
+            (&[("action", "pull"), ("action", "push"), ("repository", "prod/*")], true),
+            (&[("tag", "v2")], false),
+            (&[("match", "{actions: [pull]}"), ("action", "push")], true),
+        ] {
+            assert_eq!(made(pairs).expect("a matcher").is_match(&event), fits, "{pairs:?}");
+        }
+        for (odd, said) in [
+            ("{actoins: [push]}", "actoins"),
+            ("{kinds: [nope]}", "nope"),
+            ("{tags: ['[']}", "tags[0]"),
+            ("[", "not YAML"),
+        ] {
+            let problem = made(&[("match", odd)]).expect_err(odd);
+            assert!(problem.detail.contains(said), "{odd}: {}", problem.detail);
+        }
+    }
 }
 
 /// Why a replay does not begin, as an answer.

@@ -160,13 +160,16 @@ impl Source for Letters {
         if self.confirmed.len() >= REMOVE_AT {
             self.remove_confirmed().await?;
         }
+        if self.waiting.is_empty() && self.read_to + 1 < self.end {
+            self.read().await?;
+        }
         let begin = out.len();
         while !room.without(&out[begin..]).is_none() {
-            match self.waiting.pop_front() {
-                Some(letter) => self.take_one(&letter, out),
-                None if self.read_to + 1 >= self.end => return Ok(Supply::Ended),
-                None => self.read().await?,
-            }
+            let Some(letter) = self.waiting.pop_front() else { break };
+            self.take_one(&letter, out);
+        }
+        if self.waiting.is_empty() && self.read_to + 1 >= self.end {
+            return Ok(Supply::Ended);
         }
         Ok(Supply::More)
     }

@@ -70,22 +70,19 @@ impl Stretch {
 impl Source for Stretch {
     async fn take(&mut self, room: Room, _idle: bool, out: &mut Vec<Taken>) -> Result<Supply, ReadError> {
         let begin = out.len();
-        while !room.without(&out[begin..]).is_none() {
-            if self.left == 0 {
-                return Ok(Supply::Ended);
-            }
-            let Some(stored) = self.waiting.pop_front() else {
-                if self.next >= self.to {
-                    return Ok(Supply::Ended);
-                }
-                self.read().await?;
-                continue;
-            };
+        if self.waiting.is_empty() && self.next < self.to {
+            self.read().await?;
+        }
+        while self.left > 0 && !room.without(&out[begin..]).is_none() {
+            let Some(stored) = self.waiting.pop_front() else { break };
             let targets: Vec<&Target> = self.plan.targets(&stored.event).collect();
             if !targets.is_empty() {
                 self.left -= 1;
                 self.plan.render(&stored, targets, stored.offset, 0, out);
             }
+        }
+        if self.left == 0 || (self.waiting.is_empty() && self.next >= self.to) {
+            return Ok(Supply::Ended);
         }
         Ok(Supply::More)
     }

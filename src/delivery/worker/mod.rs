@@ -192,22 +192,18 @@ impl Worker {
         }
     }
 
-    /// Takes messages as far as there are any and there is room. What there is goes out before more
-    /// is asked for.
+    /// Takes messages as long as there are any and there is room. What there is goes out before the
+    /// source reads on.
     async fn fill(&mut self) -> Result<(), Trouble> {
         if self.supply == Supply::Ended {
             return Ok(());
         }
-        if self.is_stopping() && !self.source.has_more() {
-            self.supply = Supply::CaughtUp;
-            return Ok(());
-        }
-        self.supply = Supply::More;
-        loop {
-            let room = self.queue.room(self.sink.window());
-            let room = self.condemned.limit(room);
-            if room.is_none() || self.supply != Supply::More {
-                return Ok(());
+        let take_no_more = self.is_stopping() && !self.source.has_more();
+        self.supply = if take_no_more { Supply::CaughtUp } else { Supply::More };
+        while self.supply == Supply::More {
+            let room = self.condemned.limit(self.queue.room(self.sink.window()));
+            if room.is_none() {
+                break;
             }
             let idle = self.queue.is_empty() && self.condemned.is_empty();
             let asked = self.source.take(room, idle, &mut self.taken).await;
@@ -219,9 +215,10 @@ impl Worker {
                 Err(ReadError::Io(what)) => return Err(Trouble::Own(what)),
             };
             if !self.queue.is_empty() {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// Queues what was taken, but for what is too large.
@@ -279,11 +276,12 @@ impl Worker {
     /// there is more already.
     async fn settle(&mut self) -> Result<(), Trouble> {
         let has_room = !self.queue.room(self.sink.window()).is_none();
+        let (more, caught_up) = (self.supply == Supply::More, self.supply == Supply::CaughtUp);
         let settled = tokio::select! {
             biased;
             settled = timeout_at(self.progress + self.timeout, self.sink.settle()) => settled,
-            () = std::future::ready(()), if has_room && self.supply == Supply::More => return Ok(()),
-            () = self.source.wait(), if has_room && self.supply == Supply::CaughtUp => return Ok(()),
+            () = std::future::ready(()), if has_room && more => return Ok(()),
+            () = self.source.wait(), if has_room && caught_up => return Ok(()),
             _ = self.stop.changed() => return Ok(()),
         };
         match settled {

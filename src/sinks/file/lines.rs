@@ -25,8 +25,6 @@ pub struct Lines {
     /// Written or made since the last [`Lines::sync`].
     dirty: bool,
     is_new: bool,
-    /// When it was last used, in rounds of the writer.
-    pub used: u64,
 }
 
 /// Why a file could not be opened.
@@ -69,7 +67,6 @@ impl Lines {
             born: metadata.created().or_else(|_| metadata.modified())?,
             dirty: false,
             is_new: metadata.len() == 0,
-            used: 0,
         };
         lines.mend()?;
         Ok(lines)
@@ -170,8 +167,8 @@ impl Lines {
     }
 
     /// Sets the file aside, under its name and the time, and deletes those set aside beyond `keep`.
-    /// What it holds is durable before it goes.
-    pub fn set_aside(mut self, keep: Option<usize>, now: SystemTime) -> io::Result<()> {
+    /// What it holds is durable before it goes; what is added from then on goes after it.
+    pub fn set_aside(&mut self, keep: Option<usize>, now: SystemTime) -> io::Result<()> {
         self.sync()?;
         let to = aside_name(&self.path, now)?;
         fs::rename(&self.path, &to)?;

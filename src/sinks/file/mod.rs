@@ -5,6 +5,7 @@
 //! What each error means stands in `docs/failures/file.md`.
 
 mod lines;
+mod shared;
 mod writer;
 
 use std::path::PathBuf;
@@ -97,12 +98,13 @@ impl Options for FileOptions {
         self.path.display().to_string()
     }
 
-    fn build(&self, _context: Context) -> Box<dyn Sink> {
-        Box::new(FileSink { options: self.clone(), writer: None })
+    fn build(&self, context: Context) -> Box<dyn Sink> {
+        Box::new(FileSink { name: context.name, options: self.clone(), writer: None })
     }
 }
 
 struct FileSink {
+    name: String,
     options: FileOptions,
     /// `None` before `connect` and after a fault.
     writer: Option<Writer>,
@@ -113,7 +115,7 @@ impl FileSink {
         match &mut self.writer {
             Some(writer) => Ok(writer),
             // After `Busy` (a full disk) the worker goes on without a new `connect`.
-            none => Ok(none.insert(Writer::start(&self.options)?)),
+            none => Ok(none.insert(Writer::start(&self.name, &self.options)?)),
         }
     }
 }

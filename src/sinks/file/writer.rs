@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lines::{Lines, OpenError};
+use super::shared::{self, SharedLines, lock};
 use super::{FileOptions, WINDOW};
 use crate::event::compact;
 use crate::sinks::{Fault, Message, Rejection, Settled};
@@ -29,14 +30,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(options: &FileOptions) -> Result<Self, Fault> {
+    /// `sink` is the sink's name: what its instances share files by.
+    pub fn start(sink: &str, options: &FileOptions) -> Result<Self, Fault> {
         // Both hold one entry a batch at most, of the messages in flight.
         let (jobs, jobs_in) = mpsc::channel(WINDOW);
         let (reports_out, reports) = mpsc::channel(WINDOW);
         let (ready_out, ready) = oneshot::channel();
         let (ended_out, ended) = oneshot::channel();
         let over = Arc::new(AtomicBool::new(false));
-        let files = Files { options: options.clone(), open: HashMap::new(), round: 0 };
+        let (sink, options) = (sink.to_owned(), options.clone());
+        let files = Files { sink, options, open: HashMap::new(), round: 0 };
         let is_over = Arc::clone(&over);
         let thread = std::thread::Builder::new().name("file-sink".to_owned());
         let started = thread.spawn(move || {
@@ -114,10 +117,17 @@ enum Trouble {
 
 /// The open files.
 struct Files {
+    sink: String,
     options: FileOptions,
-    open: HashMap<String, Lines>,
+    open: HashMap<String, OpenFile>,
     /// Counts the rounds: which file was used when.
     round: u64,
+}
+
+struct OpenFile {
+    lines: SharedLines,
+    /// The round that it was last used in.
+    used: u64,
 }
 
 impl Files {
@@ -157,9 +167,9 @@ impl Files {
             }
             next = jobs.try_recv().ok();
         }
-        for (topic, lines) in &mut self.open {
-            if lines.used == self.round {
-                lines.sync().map_err(|error| fault(&self.options.path.join(topic), &error))?;
+        for (topic, file) in &self.open {
+            if file.used == self.round {
+                lock(&file.lines).sync().map_err(|error| fault(&self.options.path.join(topic), &error))?;
             }
         }
         Ok(settled)
@@ -168,28 +178,30 @@ impl Files {
     fn append(&mut self, topic: &str, line: &[u8]) -> Result<(), Trouble> {
         let path = self.path(topic)?;
         let failed = |error| Trouble::Fault(fault(&path, &error));
-        let now = SystemTime::now();
-        let (topic, mut lines) = match self.open.remove_entry(topic) {
-            Some((topic, lines)) if self.is_usable(&lines).map_err(failed)? => (topic, lines),
-            _ => {
+        let (topic, file) = match self.open.remove_entry(topic) {
+            Some(entry) => entry,
+            None => {
                 self.make_room().map_err(failed)?;
-                (topic.to_owned(), Lines::open(&path).map_err(|error| unopened(&path, error))?)
+                let lines = shared::open(&self.sink, &path).map_err(|error| unopened(&path, error))?;
+                (topic.to_owned(), OpenFile { lines, used: 0 })
             }
         };
-        if lines.is_due(&self.options.rotate, line.len(), now) {
-            lines.set_aside(self.options.rotate.keep, now).map_err(failed)?;
-            lines = Lines::open(&path).map_err(|error| unopened(&path, error))?;
+        {
+            let mut lines = lock(&file.lines);
+            // Looked at once a round: a moved file is noticed soon, and cheaply.
+            if file.used != self.round && !lines.is_in_place().map_err(failed)? {
+                lines.sync().map_err(failed)?;
+                *lines = Lines::open(&path).map_err(|error| unopened(&path, error))?;
+            }
+            let now = SystemTime::now();
+            if lines.is_due(&self.options.rotate, line.len(), now) {
+                lines.set_aside(self.options.rotate.keep, now).map_err(failed)?;
+                *lines = Lines::open(&path).map_err(|error| unopened(&path, error))?;
+            }
+            lines.push(line).map_err(failed)?;
         }
-        lines.used = self.round;
-        lines.push(line).map_err(failed)?;
-        self.open.insert(topic, lines);
+        self.open.insert(topic, OpenFile { used: self.round, ..file });
         Ok(())
-    }
-
-    /// Whether an open file is still the one at its path. Looked at once a round: a moved file is
-    /// noticed soon, and cheaply.
-    fn is_usable(&self, lines: &Lines) -> io::Result<bool> {
-        Ok(lines.used == self.round || lines.is_in_place()?)
     }
 
     /// Closes the file that waited longest, when as many are open as may be.
@@ -197,9 +209,9 @@ impl Files {
         if self.open.len() < self.options.open_max {
             return Ok(());
         }
-        let oldest = self.open.iter().min_by_key(|(_, lines)| lines.used).map(|(topic, _)| topic.clone());
+        let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(topic, _)| topic.clone());
         match oldest.and_then(|topic| self.open.remove(&topic)) {
-            Some(mut lines) => lines.sync(),
+            Some(file) => lock(&file.lines).sync(),
             None => Ok(()),
         }
     }
