@@ -1,10 +1,11 @@
 //! `relay import-registry`.
 
-use std::collections::HashSet;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::Serialize;
 
 use super::Failure;
 use crate::config::registry::{self, Endpoint, GoDuration, Notifications};
@@ -60,23 +61,72 @@ struct Imported {
 fn import(notifications: &Notifications, file: &str) -> Result<Imported, Failure> {
     let mut notes = Vec::new();
     let mut names = HashSet::new();
-    let mut config = format!(
-        "# Made by `relay import-registry` out of {file}.\n\
-         receiver:\n  \
-           listen: 0.0.0.0:8080\n  \
-           # Without tokens everybody can send. The registry sends one by the endpoint's headers.\n  \
-           # tokens: [\"${{RELAY_TOKEN}}\"]\n\
-         sinks:\n"
-    );
+    let mut sinks = Vec::new();
     for (index, endpoint) in notifications.endpoints.iter().enumerate() {
         if endpoint.url.is_empty() {
             let text = format!("{file}: notifications.endpoints[{index}] has no `url`");
             return Err(Failure::Config(text));
         }
         let name = unique_name(endpoint, index, &mut names, &mut notes);
-        config += &sink(&name, endpoint, &mut notes);
+        sinks.push(sink(name, endpoint, &mut notes));
     }
+    let sinks = serde_yaml::to_string(&Sinks { sinks })
+        .map_err(|error| Failure::Other(format!("cannot write the sinks: {error}")))?;
+    let config = format!(
+        "# Made by `relay import-registry` out of {file}.\n\
+         receiver:\n  \
+           listen: 0.0.0.0:8080\n  \
+           # Without tokens everybody can send. The registry sends one by the endpoint's headers.\n  \
+           # tokens: [\"${{RELAY_TOKEN}}\"]\n\
+         {sinks}"
+    );
     Ok(Imported { config, notes })
+}
+
+/// What is written of the new configuration.
+#[derive(Serialize)]
+struct Sinks {
+    sinks: Vec<Sink>,
+}
+
+/// An endpoint as a sink: what it had, and nothing that is the default.
+#[derive(Serialize)]
+struct Sink {
+    name: String,
+    webhook: Webhook,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    disabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backoff: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<i64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "Ignore::is_empty")]
+    ignore: Ignore,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ignoredmediatypes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Webhook {
+    url: String,
+}
+
+#[derive(Serialize)]
+struct Ignore {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mediatypes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    actions: Vec<String>,
+}
+
+impl Ignore {
+    fn is_empty(&self) -> bool {
+        self.mediatypes.is_empty() && self.actions.is_empty()
+    }
 }
 
 /// A sink's name has fewer characters than an endpoint's.
@@ -108,40 +158,36 @@ fn unique_name(
 }
 
 /// One endpoint as a sink.
-fn sink(name: &str, endpoint: &Endpoint, notes: &mut Vec<String>) -> String {
-    let mut out = format!("  - name: {name}\n    webhook: {{ url: {} }}\n", quoted(&endpoint.url));
-    if endpoint.disabled {
-        out += "    disabled: true\n";
-    }
-    for (key, time) in [("timeout", endpoint.timeout), ("backoff", endpoint.backoff)] {
+fn sink(name: String, endpoint: &Endpoint, notes: &mut Vec<String>) -> Sink {
+    let mut time = |key: &str, time: Option<GoDuration>| {
         // What is zero or less has the registry's default, as what is absent.
-        if let Some(time) = time.filter(|time| !time.duration.is_zero()) {
-            let _ = writeln!(out, "    {key}: {}", meant(name, key, time, notes));
-        }
-    }
-    if let Some(threshold) = endpoint.threshold.filter(|threshold| *threshold > 0) {
-        let _ = writeln!(out, "    threshold: {threshold}");
-    }
-    out += &headers(name, &endpoint.headers, notes);
-    let (mediatypes, actions) = (&endpoint.ignore.mediatypes, &endpoint.ignore.actions);
-    let ignored = [("mediatypes", mediatypes), ("actions", actions)];
-    let ignored: Vec<_> = ignored
-        .iter()
-        .filter(|(_, texts)| !texts.is_empty())
-        .map(|(key, texts)| format!("{key}: {}", list(texts)))
-        .collect();
-    if !ignored.is_empty() {
-        let _ = writeln!(out, "    ignore: {{ {} }}", ignored.join(", "));
-    }
-    if !actions.is_empty() && mediatypes.is_empty() && endpoint.ignoredmediatypes.is_empty() {
+        let time = time.filter(|time| !time.duration.is_zero())?;
+        Some(meant(&name, key, time, notes).to_string())
+    };
+    let (timeout, backoff) = (time("timeout", endpoint.timeout), time("backoff", endpoint.backoff));
+    let headers = headers(&name, &endpoint.headers, notes);
+    let Endpoint { ignore, ignoredmediatypes, .. } = endpoint;
+    if !ignore.actions.is_empty() && ignore.mediatypes.is_empty() && ignoredmediatypes.is_empty() {
         notes.push(format!(
             "`{name}` ignores actions from now on; registries up to 3.0 did not, since no media type stood beside"
         ));
     }
-    if !endpoint.ignoredmediatypes.is_empty() {
-        let _ = writeln!(out, "    ignoredmediatypes: {}", list(&endpoint.ignoredmediatypes));
+    Sink {
+        name,
+        webhook: Webhook { url: literal(&endpoint.url) },
+        disabled: endpoint.disabled,
+        timeout,
+        backoff,
+        threshold: endpoint.threshold.filter(|threshold| *threshold > 0),
+        headers,
+        ignore: Ignore { mediatypes: ignore.mediatypes.clone(), actions: ignore.actions.clone() },
+        ignoredmediatypes: ignoredmediatypes.clone(),
     }
-    out
+}
+
+/// A text into which the relay fills nothing.
+fn literal(text: &str) -> String {
+    text.replace("${", "$${")
 }
 
 /// Below this nobody means nanoseconds: `timeout: 500` never delivered anything.
@@ -159,25 +205,24 @@ fn meant(name: &str, key: &str, time: GoDuration, notes: &mut Vec<String>) -> Ti
     Time { duration, unitless: false }
 }
 
-fn headers(name: &str, headers: &[(String, String)], notes: &mut Vec<String>) -> String {
-    if headers.is_empty() {
-        return String::new();
+fn headers(
+    name: &str,
+    headers: &[(String, String)],
+    notes: &mut Vec<String>,
+) -> BTreeMap<String, Vec<String>> {
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (header, value) in headers {
+        found.entry(header.clone()).or_default().push(literal(value));
     }
-    let mut names: Vec<&String> = headers.iter().map(|(name, _)| name).collect();
-    names.dedup();
-    let mut out = "    headers:\n".to_owned();
-    for header in &names {
-        let values: Vec<_> =
-            headers.iter().filter(|(name, _)| name == *header).map(|(_, v)| v.clone()).collect();
-        let _ = writeln!(out, "      {}: {}", quoted(header), list(&values));
+    if !found.is_empty() {
+        let names: Vec<_> = found.keys().map(String::as_str).collect();
+        notes.push(format!(
+            "the headers of `{name}` ({}) stand in the relay's configuration as they were; what is secret in them \
+             is better written `${{NAME}}` or `${{file:PATH}}`",
+            names.join(", ")
+        ));
     }
-    let names: Vec<_> = names.into_iter().map(String::as_str).collect();
-    notes.push(format!(
-        "the headers of `{name}` ({}) stand in the relay's configuration as they were; what is secret in them \
-         is better written `${{NAME}}` or `${{file:PATH}}`",
-        names.join(", ")
-    ));
-    out
+    found
 }
 
 /// The registry's new `notifications`: the relay alone.
@@ -195,22 +240,6 @@ fn block(notifications: &Notifications, url: &str) -> String {
                backoff: 1s\n",
         serde_json::Value::from(url)
     )
-}
-
-fn list(texts: &[String]) -> String {
-    let texts: Vec<_> = texts.iter().map(|text| quoted(text)).collect();
-    format!("[{}]", texts.join(", "))
-}
-
-/// A text as YAML that nothing is filled into, in quotes unless it is a plain word. YAML's double
-/// quotes know all of JSON's escapes.
-fn quoted(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/.-_".contains(c);
-    let is_word = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(is_plain);
-    if is_word && !matches!(text.to_ascii_lowercase().as_str(), "true" | "false" | "null" | "yes" | "no") {
-        return text.to_owned();
-    }
-    serde_json::Value::from(text.replace("${", "$${")).to_string()
 }
 
 #[cfg(test)]
