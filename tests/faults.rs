@@ -46,9 +46,10 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// Everything that was taken is at every broker.
+/// Everything that was taken is in the journal, once, and at every broker.
 async fn assert_all_arrived(relay: &Relay, place: &Place, sent: &[Sent]) {
-    delivered(relay, &SINKS, BOUND).await;
+    let status = delivered(relay, &SINKS, BOUND).await;
+    assert_eq!(status["journal"]["next"], sent.len() + 1, "the journal holds each event once: {status}");
     for sink in SINKS {
         assert_arrived(sink, sent, &place.arrived(sink, &["events"], BOUND).await);
     }

@@ -49,10 +49,13 @@ impl KafkaOptions {
         if batching.single {
             config.set("batch.num.messages", "1");
         }
-        if !self.idempotence {
-            // Two at a time, and a retry of the first would come behind the second.
-            config.set("max.in.flight.requests.per.connection", "1");
-        }
+        // One request at a time to a broker, with idempotence too. A broker takes any sequence number as
+        // a new producer's first (Kafka's `ProducerAppendInfo.checkSequence`). So when it refuses the first
+        // request to a partition, as a leader does that has just become one, and takes the second, which
+        // was on its way already, the first would come behind it; and librdkafka does not even send it
+        // again, but counts it as written (`rd_kafka_dr_implicit_ack`). Seen with topics just made: 3 of
+        // 36,000 records confirmed and lost.
+        config.set("max.in.flight.requests.per.connection", "1");
         // An unknown topic has to be known as such before its records time out, which would look
         // like a dead cluster.
         set_default(&mut config, "topic.metadata.propagation.max.ms", (timeout / 2).min(10_000));
@@ -155,9 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn the_order_stands_without_idempotence() {
-        let config = config(&options("{brokers: a, acks: 1, idempotence: false}"), Duration::from_secs(5));
-        assert_eq!(config.get("max.in.flight.requests.per.connection"), Some("1"));
+    fn the_order_stands_with_and_without_idempotence() {
+        for yaml in ["{brokers: a}", "{brokers: a, acks: 1, idempotence: false}"] {
+            let config = config(&options(yaml), Duration::from_secs(5));
+            assert_eq!(config.get("max.in.flight.requests.per.connection"), Some("1"), "{yaml}");
+        }
     }
 
     #[test]

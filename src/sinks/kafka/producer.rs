@@ -195,8 +195,17 @@ impl ProducerContext for Callbacks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
-        let Err((error, record)) = result else {
-            return self.confirmations.resolve(number, Outcome::Confirmed);
+        let (error, record) = match result {
+            Ok(record) if record.offset() >= 0 => {
+                return self.confirmations.resolve(number, Outcome::Confirmed);
+            }
+            // librdkafka concludes it from a later record's confirmation (`rd_kafka_dr_implicit_ack`). The
+            // broker has not said so, and may never have had this one.
+            Ok(record) => {
+                let fault = Fault::disconnected("a record was confirmed without its offset");
+                return self.confirmations.failed(number, || record.detach(), fault);
+            }
+            Err((error, record)) => (error, record),
         };
         let bytes = record.key_len() + record.payload_len();
         let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
