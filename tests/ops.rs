@@ -333,7 +333,7 @@ fn nats_sink(nats: &Nats, prefix: &str, more: &str) -> String {
 /// The ids of the next messages, in order.
 async fn ids(subscription: &mut Subscription, count: usize) -> Vec<String> {
     let received = subscription.take(count, BOUND).await;
-    received.iter().map(|message| message.header("Nats-Msg-Id").unwrap_or_default().to_owned()).collect()
+    received.iter().map(|message| message.header("id").unwrap_or_default().to_owned()).collect()
 }
 
 async fn replay(relay: &Relay, query: &str) -> Value {
@@ -509,6 +509,7 @@ async fn a_sink_too_far_behind_gives_up_its_oldest_and_nobody_else_waits() {
     assert!(relay.log().contains("its oldest events are given up"));
 
     // Written down, durably.
+    assert_eq!(relay.terminate().await, Some(0));
     relay.restart().await;
     let gaps = send_ok(&relay, "GET", "/api/v1/gaps?sink=bus").await;
     let gaps = gaps["gaps"].as_array().expect("a list").clone();
@@ -521,7 +522,7 @@ async fn a_sink_too_far_behind_gives_up_its_oldest_and_nobody_else_waits() {
     let mut bus = nats.subscribe("late.>").await;
     let rest = EVENTS - given_up as usize;
     let live = bus.take(rest, BOUND).await;
-    assert_eq!(live[0].header("Nats-Msg-Id"), Some(given_up.to_string().as_str()));
+    assert_eq!(live[0].header("id"), Some(given_up.to_string().as_str()));
     for gap in &gaps {
         replay(&relay, &format!("sink=bus&from={}&to={}", gap["from"], gap["to"])).await;
     }
