@@ -7,10 +7,7 @@ use std::{
     time::Duration,
 };
 
-use lapin::{
-    options::QueueDeleteOptions,
-    types::FieldTable,
-};
+use lapin::{options::QueueDeleteOptions, types::FieldTable};
 use relay::delivery::DeadLetters;
 
 use crate::{
@@ -81,7 +78,8 @@ pub fn file(path: &Path, oracle: &mut Oracle) {
 /// The dead letters of every sink, whose relay has ended.
 pub fn letters(data: &Path, oracle: &mut Oracle) {
     for (number, sink) in SINKS.iter().enumerate() {
-        let letters = DeadLetters::open(&data.join("dead-letters").join(sink), u64::MAX).expect("dead letters");
+        let letters =
+            DeadLetters::open(&data.join("dead-letters").join(sink), u64::MAX).expect("dead letters");
         let visited = letters.visit(&mut |letter| {
             oracle.letter(number, &letter.event_id, &letter.code, &letter.event);
             true

@@ -34,9 +34,10 @@ pub fn flip(folder: &Path, recipe: &Recipe, random: &mut Random) -> io::Result<O
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         // Spares may hold old records.
-        let is_segment = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
-            name.ends_with(".seg") && !name.starts_with("spare-")
-        });
+        let is_segment = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.ends_with(".seg") && !name.starts_with("spare-"));
         if !is_segment {
             continue;
         }
@@ -60,7 +61,9 @@ pub fn verified_lost(folder: &Path) -> io::Result<Vec<Offset>> {
     let output = command.args(["journal", "verify", "--json", "--path"]).arg(folder).output()?;
     let reports: Value = serde_json::from_slice(&output.stdout).map_err(io::Error::from)?;
     let mut lost = Vec::new();
-    for damage in reports.as_array().into_iter().flatten().flat_map(|report| report["damage"].as_array()).flatten() {
+    for damage in
+        reports.as_array().into_iter().flatten().flat_map(|report| report["damage"].as_array()).flatten()
+    {
         let (start, end) = (damage["lost"]["start"].as_u64(), damage["lost"]["end"].as_u64());
         lost.extend(start.unwrap_or(0)..end.unwrap_or(0));
     }

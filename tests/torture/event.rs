@@ -91,26 +91,33 @@ impl Recipe {
         parts.next().is_none().then_some(name)
     }
 
-    /// The event as the registry writes it: with white space, and with what a parser that
-    /// writes JSON anew would change.
+    /// The event as the registry writes it: with white space, and with what a parser that writes JSON
+    /// anew would change.
     pub fn event(&self, name: Name) -> String {
+        self.spaced(name, [" ", "\n      ", "\n         ", "\n            "])
+    }
+
+    /// The same without white space between tokens, as in a file of JSON Lines.
+    pub fn line(&self, name: Name) -> String {
+        self.spaced(name, [""; 4])
+    }
+
+    fn spaced(&self, name: Name, [s, end, outer, inner]: [&str; 4]) -> String {
         let mut random = self.random(name);
         let (lane, _, chunk) = (random.next() % REPOSITORIES, random.next(), random.next());
         let noise = format!("{chunk:016x}").repeat(random.between(1, 40) as usize);
         let id = self.id(name);
-        let references = if self.is_huge(name) { references(&mut random) } else { String::new() };
+        let references = if self.is_huge(name) { references(&mut random, s) } else { String::new() };
+        let (size, sender, number) = (chunk % 100_000, name.sender, name.number);
         format!(
-            "{{\n         \"id\": \"{id}\",\n         \"timestamp\": \"2026-11-24T01:58:26.927777128Z\",\n         \
-             \"action\": \"push\",\n         \"target\": {{\n            \
-             \"mediaType\": \"application/vnd.oci.image.manifest.v1+json\",\n            \
-             \"size\": {},\n            \"repository\": \"team-{}/app-{lane}\",\n            \
-             \"references\": [{references}],\n            \"tag\": \"v{}\"\n         }},\n         \
-             \"source\": {{\n            \"addr\": \"registry:5000\",\n            \
-             \"instanceID\": \"torture\"\n         }},\n         \
-             \"unknown\": [1.0e+2, \"\\u00e9 é \\/ \\\"\", \"{noise}\"]\n      }}",
-            chunk % 100_000,
-            name.sender,
-            name.number,
+            "{{{outer}\"id\":{s}\"{id}\",{outer}\"timestamp\":{s}\"2026-11-24T01:58:26.927777128Z\",{outer}\
+             \"action\":{s}\"push\",{outer}\"target\":{s}{{{inner}\
+             \"mediaType\":{s}\"application/vnd.oci.image.manifest.v1+json\",{inner}\
+             \"size\":{s}{size},{inner}\"repository\":{s}\"team-{sender}/app-{lane}\",{inner}\
+             \"references\":{s}[{references}],{inner}\"tag\":{s}\"v{number}\"{outer}}},{outer}\
+             \"source\":{s}{{{inner}\"addr\":{s}\"registry:5000\",{inner}\
+             \"instanceID\":{s}\"torture\"{outer}}},{outer}\
+             \"unknown\":{s}[1.0e+2,{s}\"\\u00e9 é \\/ \\\"\",{s}\"{noise}\"]{end}}}"
         )
     }
 
@@ -128,19 +135,18 @@ impl Recipe {
 }
 
 /// The layers of an image that has far too many.
-fn references(random: &mut Random) -> String {
-    let bytes = random.between(1_500_000, 4_000_000) as usize;
+fn references(random: &mut Random, s: &str) -> String {
+    let count = random.between(10_000, 26_000);
     let digest = format!("{:016x}", random.next()).repeat(4);
-    let mut text = String::with_capacity(bytes + 200);
-    while text.len() < bytes {
-        if !text.is_empty() {
+    let mut text = String::with_capacity(count as usize * 170);
+    for size in 0..count {
+        if size > 0 {
             text.push(',');
         }
-        let size = text.len();
         write!(
             text,
-            "{{\"mediaType\": \"application/vnd.oci.image.layer.v1.tar+gzip\", \"size\": {size}, \
-             \"digest\": \"sha256:{digest}\"}}"
+            "{{\"mediaType\":{s}\"application/vnd.oci.image.layer.v1.tar+gzip\",{s}\"size\":{s}{size},{s}\
+             \"digest\":{s}\"sha256:{digest}\"}}"
         )
         .expect("to a string");
     }

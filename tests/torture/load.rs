@@ -57,6 +57,8 @@ struct Shared {
     pace: Pace,
     url: String,
     stop: AtomicBool,
+    /// Held by the bench, and by whoever watches how far the sinks are behind.
+    pause: AtomicBool,
     hold: Arc<AtomicBool>,
     /// Events a second, of all senders together.
     rate: AtomicU64,
@@ -77,6 +79,7 @@ impl Load {
             pace,
             url,
             stop: AtomicBool::new(false),
+            pause: AtomicBool::new(false),
             hold: Arc::default(),
             rate: AtomicU64::new(pace.rate),
             progress,
@@ -104,16 +107,16 @@ impl Load {
         &self.shared.counts
     }
 
-    /// While held, senders begin nothing new.
-    pub fn hold(&self, hold: bool) {
-        self.shared.hold.store(hold, Relaxed);
+    /// Paused, senders begin nothing new.
+    pub fn pause(&self, pause: bool) {
+        self.shared.pause.store(pause, Relaxed);
     }
 
     pub fn is_held(&self) -> bool {
         self.shared.hold.load(Relaxed)
     }
 
-    /// For whoever else is to hold them.
+    /// For whoever watches: while it is set, senders begin nothing new either.
     pub fn holder(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.shared.hold)
     }
@@ -146,7 +149,7 @@ async fn send(sender: u32, shared: Arc<Shared>) {
     while !shared.stop.load(Relaxed) {
         due = due.max(Instant::now().checked_sub(CATCH_UP_MAX).unwrap_or(due));
         sleep(due.saturating_duration_since(Instant::now())).await;
-        if shared.hold.load(Relaxed) {
+        if shared.pause.load(Relaxed) || shared.hold.load(Relaxed) {
             sleep(BACKOFF).await;
             continue;
         }

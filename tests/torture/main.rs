@@ -3,7 +3,7 @@
 //!
 //! In the order in which a run goes: `settings`, `plan` (which faults, when), `load` and `event` (who
 //! sends what), `run` (round after round), `strike`, `shim` and `damage` (carrying a fault out),
-//! `collect` and `oracle` (what came of it), `rates`, `report`. docs/reliability.md says how to run it, and
+//! `collect` and `oracle` (what came of it), `rates`, `report`. `selftest` tests the bench itself. docs/reliability.md says how to run it, and
 //! what it has found.
 
 #[path = "../support/mod.rs"]
@@ -18,6 +18,7 @@ mod plan;
 mod rates;
 mod report;
 mod run;
+mod selftest;
 mod settings;
 mod shim;
 mod strike;
@@ -33,6 +34,11 @@ const LONG_BOUND: Duration = Duration::from_secs(24 * 3600);
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
+    suite.test("a_line_is_the_event_without_white_space", async || {
+        selftest::a_line_is_the_event_without_white_space();
+    });
+    suite.test("the_oracle_tells_each_violation", async || selftest::the_oracle_tells_each_violation());
+    suite.test("a_plan_follows_from_its_seed", async || selftest::a_plan_follows_from_its_seed());
     let trio = Trio::shared();
     let settings = Settings::from_environment();
     let bound = if settings.long { LONG_BOUND } else { SHORT_BOUND };

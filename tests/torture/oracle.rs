@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use bytes::Bytes;
-
 use crate::{
     event::{Name, REPOSITORIES, Recipe},
     plan::SINKS,
@@ -131,16 +129,14 @@ impl Oracle {
     /// One message at `sink`. Its bytes are the event's, without white space where the sink writes lines.
     pub fn arrival(&mut self, sink: usize, id: &str, key: Option<&str>, body: &[u8]) {
         let here = SINKS[sink];
-        let known = self.recipe.name(id).filter(|name| (name.sender as usize) < self.sinks[sink].senders.len());
+        let known =
+            self.recipe.name(id).filter(|name| (name.sender as usize) < self.sinks[sink].senders.len());
         let Some(name) = known else {
             let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
             return self.foreign.add(|| format!("{here}: `{id}` is no event of this run: {text}"));
         };
-        let mut expected = Bytes::from(self.recipe.event(name));
-        if here == "file" {
-            expected = relay::event::compact(&expected);
-        }
-        if expected != body {
+        let expected = if here == "file" { self.recipe.line(name) } else { self.recipe.event(name) };
+        if expected.as_bytes() != body {
             self.foreign.add(|| format!("{here}: {name:?} is not as it was sent, {} bytes", body.len()));
         }
         if key.is_some_and(|key| key != self.recipe.repository(name)) {

@@ -167,10 +167,10 @@ impl Plan {
         Self { random: Random::new(seed), left: Vec::new(), dealt: 0 }
     }
 
-    /// The next round: two to five faults in places of their own, each beginning within a second and a
+    /// The next round: three to six faults in places of their own, each beginning within a second and a
     /// half.
     pub fn round(&mut self) -> Vec<Fault> {
-        let count = self.random.between(2, 6) as usize;
+        let count = self.random.between(3, 7) as usize;
         let mut round: Vec<Fault> = Vec::new();
         while round.len() < count {
             if self.left.is_empty() {

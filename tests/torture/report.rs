@@ -1,11 +1,6 @@
 //! What a run found: five properties with their figures.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    sync::atomic::Ordering::Relaxed,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use crate::{
     load::Load,
@@ -142,30 +137,59 @@ impl Report {
     fn write_properties(&self, text: &mut String) -> std::fmt::Result {
         let mut times = self.recoveries.clone();
         times.sort_unstable();
-        let time = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default().as_secs_f64();
+        let time =
+            |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default().as_secs_f64();
         let longest = times.last().copied().unwrap_or_default().as_secs_f64();
         let letters = self.sum(|figures| figures.too_large);
-        property(text, 1, &self.lost, &format!(
-            "what was answered 2xx arrives or is a dead letter: {} of {} lost; {letters} dead letters, all too \
+        property(
+            text,
+            1,
+            &self.lost,
+            &format!(
+                "what was answered 2xx arrives or is a dead letter: {} of {} lost; {letters} dead letters, all too \
              large; {} records damaged by us, {} deliveries missing by that; {} malformed bodies in the quarantine",
-            self.sum(|figures| figures.lost), self.taken * SINKS.len() as u64, self.damaged,
-            self.sum(|figures| figures.damaged), self.quarantined
-        ))?;
-        property(text, 2, &self.foreign, &format!(
-            "nothing arrives that was not sent, every byte the registry's: {} arrivals compared",
-            self.sum(|figures| figures.arrivals)
-        ))?;
+                self.sum(|figures| figures.lost),
+                self.taken * SINKS.len() as u64,
+                self.damaged,
+                self.sum(|figures| figures.damaged),
+                self.quarantined
+            ),
+        )?;
+        property(
+            text,
+            2,
+            &self.foreign,
+            &format!(
+                "nothing arrives that was not sent, every byte the registry's: {} arrivals compared",
+                self.sum(|figures| figures.arrivals)
+            ),
+        )?;
         property(text, 3, &self.order, "per repository and sink, first arrivals are in order")?;
-        property(text, 4, &self.recovery, &format!(
-            "it comes back by itself within {} s of a round's last fault: half within {:.2} s, 99 of 100 within \
+        property(
+            text,
+            4,
+            &self.recovery,
+            &format!(
+                "it comes back by itself within {} s of a round's last fault: half within {:.2} s, 99 of 100 within \
              {:.2} s, the slowest {longest:.2} s, of {} times",
-            RECOVERY_BOUND.as_secs(), time(50), time(99), times.len()
-        ))?;
-        property(text, 5, &self.repeats, &format!(
-            "repetitions only where a fault allows them: {} in all, none among {} deliveries that no fault could \
+                RECOVERY_BOUND.as_secs(),
+                time(50),
+                time(99),
+                times.len()
+            ),
+        )?;
+        property(
+            text,
+            5,
+            &self.repeats,
+            &format!(
+                "repetitions only where a fault allows them: {} in all, none among {} deliveries that no fault could \
              touch ({} stretches not counted, since a sink failed by itself)",
-            self.sum(|figures| figures.repeats), self.sum(|figures| figures.quiet), self.disturbed
-        ))?;
+                self.sum(|figures| figures.repeats),
+                self.sum(|figures| figures.quiet),
+                self.disturbed
+            ),
+        )?;
         let word = if self.memory_bytes < MEMORY_BYTES_MAX { "holds" } else { "FAILS" };
         let mib = |bytes: u64| bytes >> 20;
         writeln!(
@@ -178,18 +202,21 @@ impl Report {
 
     fn write_rates(&self, text: &mut String) -> std::fmt::Result {
         let Some(rates) = &self.rates else { return Ok(()) };
-        for (sink, (before, beside)) in
-            SINKS[1..].iter().zip(rates.undisturbed.iter().zip(rates.beside_dead))
+        for (sink, (before, beside)) in SINKS[1..].iter().zip(rates.undisturbed.iter().zip(rates.beside_dead))
         {
             let share = beside / before;
-            writeln!(text, "{sink} beside a dead Kafka: {beside:.0}/s, undisturbed {before:.0}/s: {share:.2}")?;
+            writeln!(
+                text,
+                "{sink} beside a dead Kafka: {beside:.0}/s, undisturbed {before:.0}/s: {share:.2}"
+            )?;
         }
         Ok(())
     }
 }
 
 fn property(text: &mut String, number: u8, violations: &Violations, what: &str) -> std::fmt::Result {
-    let word = if violations.count == 0 { "holds".to_owned() } else { format!("FAILS {} times", violations.count) };
+    let word =
+        if violations.count == 0 { "holds".to_owned() } else { format!("FAILS {} times", violations.count) };
     writeln!(text, "property {number} {word}: {what}")?;
     violations.shown.iter().try_for_each(|shown| writeln!(text, "    {shown}"))
 }

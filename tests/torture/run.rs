@@ -121,7 +121,8 @@ impl Bench {
                 break;
             }
             let faults = plan.round();
-            let touched: Vec<usize> = (0..SINKS.len()).filter(|&s| faults.iter().any(|f| f.touches(s))).collect();
+            let touched: Vec<usize> =
+                (0..SINKS.len()).filter(|&s| faults.iter().any(|f| f.touches(s))).collect();
             self.end_quiet(&touched, &quiet, &load, &mut oracle, &mut report).await;
             self.round(round, begun, &faults, &load, &mut oracle, &mut report).await;
             for sink in touched {
@@ -195,7 +196,9 @@ impl Bench {
         for (which, back) in SINKS.iter().chain(&["receiver"]).zip(back) {
             match back {
                 Some(time) => report.recoveries.push(time),
-                None => report.recovery.add(|| format!("round {round}: {which} is not back after {RECOVERY_BOUND:?}")),
+                None => report
+                    .recovery
+                    .add(|| format!("round {round}: {which} is not back after {RECOVERY_BOUND:?}")),
             }
         }
     }
@@ -219,7 +222,9 @@ impl Bench {
                 }
             }
             if progress.elapsed() > STUCK_BOUND {
-                wrong.add(|| format!("a sink of {sinks:?} stands still for {STUCK_BOUND:?}, its goal is {goal:?}"));
+                wrong.add(|| {
+                    format!("a sink of {sinks:?} stands still for {STUCK_BOUND:?}, its goal is {goal:?}")
+                });
                 return goal.unwrap_or(0);
             }
             sleep(POLL).await;
@@ -269,7 +274,7 @@ impl Bench {
 
     /// Reads RabbitMQ's queue to its end, with a new one in its place.
     async fn change_queue(&mut self, load: &Load, oracle: &mut Oracle, report: &mut Report) {
-        load.hold(true);
+        load.pause(true);
         // What was begun before comes to an end, and is delivered.
         let end = Instant::now() + STUCK_BOUND;
         while load.taken_each() != load.unsent_each() && Instant::now() < end {
@@ -278,7 +283,7 @@ impl Bench {
         self.catch_up(&[1], &mut report.recovery).await;
         let new = collect::next_queue(&self.trio, &self.place.name, &self.place.queue).await;
         let old = std::mem::replace(&mut self.place.queue, new);
-        load.hold(false);
+        load.pause(false);
         collect::rabbitmq(&self.trio, &old, oracle).await;
     }
 

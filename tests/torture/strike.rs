@@ -130,7 +130,8 @@ impl Bench {
         };
         // What was damaged in earlier rounds may still be there.
         let found = lost.contains(&offset);
-        let wrong = (!found).then(|| format!("`relay journal verify` does not tell of offset {offset}: {lost:?}"));
+        let wrong =
+            (!found).then(|| format!("`relay journal verify` does not tell of offset {offset}: {lost:?}"));
         Outcome { damaged: Some(name), wrong, missed: false }
     }
 
