@@ -233,10 +233,22 @@ impl Kafka {
     /// Reads `topics` from their beginning until `expected` records are there, in the order of their
     /// arrival within a partition. Panics after `bound`, and says how many it got.
     pub async fn consume_all(&self, topics: &[&str], expected: usize, bound: Duration) -> Vec<Record> {
-        let end = Instant::now() + bound;
         let mut records = Vec::with_capacity(expected);
+        self.consume_each(topics, expected, bound, |record| records.push(record)).await;
+        records
+    }
+
+    /// The same, one record at a time.
+    pub async fn consume_each(
+        &self,
+        topics: &[&str],
+        expected: usize,
+        bound: Duration,
+        mut take: impl FnMut(Record),
+    ) {
+        let end = Instant::now() + bound;
         if expected == 0 {
-            return records;
+            return;
         }
         let consumer: StreamConsumer = self.client().create().expect("a consumer");
         let mut assignment = TopicPartitionList::new();
@@ -244,16 +256,19 @@ impl Kafka {
             assignment.add_partition_offset(&topic, partition, Offset::Beginning).expect("assign");
         }
         consumer.assign(&assignment).expect("assign");
-        while records.len() < expected {
+        let mut taken = 0;
+        while taken < expected {
             let left = end.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, consumer.recv()).await {
-                Ok(Ok(message)) => records.push(record(&message)),
+                Ok(Ok(message)) => {
+                    take(record(&message));
+                    taken += 1;
+                }
                 // The node may be on its way back: the bound decides.
                 Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Err(_) => panic!("{topics:?}: {} of {expected} records within {bound:?}", records.len()),
+                Err(_) => panic!("{topics:?}: {taken} of {expected} records within {bound:?}"),
             }
         }
-        records
     }
 
     /// How many records `topics` hold now; what a test for "once" compares with. Zero for a topic that

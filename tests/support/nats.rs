@@ -195,26 +195,37 @@ impl Nats {
     /// Reads a stream from its beginning until `expected` messages are there; waits for the stream as
     /// well. Panics after `bound`, and says how many came.
     pub async fn consume_stream(&self, name: &str, expected: usize, bound: Duration) -> Vec<Received> {
-        let end = Instant::now() + bound;
         let mut received = Vec::with_capacity(expected);
+        self.consume_stream_each(name, expected, bound, |message| received.push(message)).await;
+        received
+    }
+
+    /// The same, one message at a time.
+    pub async fn consume_stream_each(
+        &self,
+        name: &str,
+        expected: usize,
+        bound: Duration,
+        mut take: impl FnMut(Received),
+    ) {
+        let end = Instant::now() + bound;
         if expected == 0 {
-            return received;
+            return;
         }
         let context = self.jetstream().await;
         let what = format!("stream {name}");
         let stream = eventually(&what, bound, async || context.get_stream(name).await.ok()).await;
         let consumer = stream.create_consumer(pull::OrderedConfig::default()).await.expect("a consumer");
         let mut messages = consumer.messages().await.expect("messages");
-        while received.len() < expected {
+        for taken in 0..expected {
             let left = end.saturating_duration_since(Instant::now());
             let Ok(next) = tokio::time::timeout(left, messages.next()).await else {
-                panic!("{name}: {} of {expected} messages within {bound:?}", received.len());
+                panic!("{name}: {taken} of {expected} messages within {bound:?}");
             };
             let message = next.expect("the consumer goes on").expect("a message");
             let sequence = message.info().expect("JetStream's own reply subject").stream_sequence;
-            received.push(Received { sequence, ..core(message.into()) });
+            take(Received { sequence, ..core(message.into()) });
         }
-        received
     }
 
     /// SIGTERM, and wait for its end.

@@ -52,6 +52,15 @@ impl Trio {
         }
     }
 
+    /// As an operator does it.
+    pub async fn stop(&self, sink: &str) {
+        match sink {
+            "kafka" => self.kafka.stop().await,
+            "rabbitmq" => self.rabbitmq.stop().await,
+            _ => self.nats.stop().await,
+        }
+    }
+
     pub async fn start_again(&self, sink: &str) {
         match sink {
             "kafka" => self.kafka.start_again().await,
@@ -118,7 +127,7 @@ pub struct Place {
     trio: Arc<Trio>,
     /// What all topics begin with; also the exchange and the stream.
     pub name: String,
-    queue: String,
+    pub queue: String,
 }
 
 impl Place {
