@@ -105,6 +105,16 @@ fn all_of(problems: &[impl ToString]) -> Problem {
     Problem::bad(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
+/// Why a replay does not begin, as an answer.
+pub(super) fn refused(error: &ReplayRefused) -> Problem {
+    let status = match error {
+        ReplayRefused::NoWorker { .. } | ReplayRefused::Busy { .. } => StatusCode::CONFLICT,
+        ReplayRefused::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        ReplayRefused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Problem::new(status, error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,14 +150,4 @@ mod tests {
             assert!(problem.detail.contains(said), "{odd}: {}", problem.detail);
         }
     }
-}
-
-/// Why a replay does not begin, as an answer.
-pub(super) fn refused(error: &ReplayRefused) -> Problem {
-    let status = match error {
-        ReplayRefused::NoWorker { .. } | ReplayRefused::Busy { .. } => StatusCode::CONFLICT,
-        ReplayRefused::TooMany => StatusCode::TOO_MANY_REQUESTS,
-        ReplayRefused::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    Problem::new(status, error)
 }
