@@ -112,7 +112,16 @@ fn main() -> ExitCode {
     let mut suite = Suite::new();
     let kafka = Shared::new(|| {
         let users = vec![("ada".to_owned(), "s3cret".to_owned()), ("bob".to_owned(), "b0b".to_owned())];
-        Kafka::start(Options { own: true, sasl: users, tls: true, acl: true, ..Options::default() })
+        // The contract's messages arrived in 2025: a broker would delete them as too old.
+        let properties = vec![("log.retention.ms".to_owned(), "-1".to_owned())];
+        Kafka::start(Options {
+            own: true,
+            sasl: users,
+            tls: true,
+            acl: true,
+            properties,
+            ..Options::default()
+        })
     });
     macro_rules! tests {
         ($($name:ident: $body:path;)*) => {$(
@@ -293,7 +302,6 @@ async fn sees_a_topic_that_is_created_later(cluster: &Cluster) {
         assert!(begin.elapsed() < BOUND, "still unknown");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    eprintln!("seen after {:?}", begin.elapsed());
     sink.close().await;
 }
 
