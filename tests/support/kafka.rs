@@ -250,7 +250,12 @@ impl Kafka {
                 Ok(Ok(message)) => records.push(record(&message)),
                 // The node may be on its way back: the bound decides.
                 Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Err(_) => panic!("{topics:?}: {} of {expected} records within {bound:?}", records.len()),
+                Err(_) => panic!(
+                    "{topics:?}: {} of {expected} records within {bound:?}; there {}; offsets {:?}",
+                    records.len(),
+                    self.count(topics).await,
+                    records.last().map(|r| r.offset)
+                ),
             }
         }
         records
