@@ -55,6 +55,12 @@ async fn assert_all_arrived(relay: &Relay, place: &Place, sent: &[Sent]) {
     }
 }
 
+/// Waits until `sink` has begun to deliver.
+async fn at_work(relay: &Relay, sink: &str) {
+    let begun = |status: &Value| sink_of(status, sink)["delivered"].as_u64() > Some(0);
+    relay.status_when(&format!("{sink} delivers"), BOUND, begun).await;
+}
+
 async fn brokers_that_are_down_at_the_start_get_everything_later(trio: &Arc<Trio>) {
     let place = Place::new(trio, "down").await;
     SINKS.iter().for_each(|sink| trio.kill(sink));
@@ -86,6 +92,7 @@ async fn a_frozen_broker_holds_up_nobody_else_and_catches_up(trio: &Arc<Trio>) {
         let relay = Relay::start(&place.config(&Addresses::direct(trio))).await;
         let load = Load::start(&relay.events_url(), SENDERS, 100);
         load.more(50, BOUND).await;
+        at_work(&relay, frozen).await;
         let freeze = trio.freeze(frozen);
         // Longer than its timeout: it counts as failed, and was tried again since.
         let failed = |status: &Value| sink_of(status, frozen)["failures"].as_u64() > Some(1);
@@ -163,6 +170,7 @@ async fn a_stop_with_a_frozen_broker_ends_at_the_deadline(trio: &Arc<Trio>) {
         let relay = Relay::start(&config).await;
         let load = Load::start(&relay.events_url(), SENDERS, 100);
         load.more(50, BOUND).await;
+        at_work(&relay, frozen).await;
         let freeze = trio.freeze(frozen);
         load.more(50, BOUND).await;
         let waits = |status: &Value| sink_of(status, frozen)["in_flight"].as_u64() > Some(0);

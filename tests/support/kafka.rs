@@ -266,7 +266,10 @@ impl Kafka {
                 }
                 // The node may be on its way back: the bound decides.
                 Ok(Err(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
-                Err(_) => panic!("{topics:?}: {taken} of {expected} records within {bound:?}"),
+                Err(_) => panic!(
+                    "{topics:?}: {taken} of {expected} records within {bound:?}; the broker has {}",
+                    self.count(topics).await
+                ),
             }
         }
     }
