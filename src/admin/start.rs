@@ -82,6 +82,8 @@ mod tests {
             ("beginning", Start::Beginning),
             ("42", Start::At(42)),
             ("1970-01-01T00:00:01Z", Start::Since(1_000_000)),
+            ("1970-01-01T00:01Z", Start::Since(60_000_000)),
+            ("1970-01-01T01:00:01+01:00", Start::Since(1_000_000)),
             ("10m", Start::Ago(Duration::from_secs(600))),
         ] {
             assert_eq!(Start::parse(text), Ok(expected));

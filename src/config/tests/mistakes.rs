@@ -334,3 +334,30 @@ routes:
 ";
     insta::assert_snapshot!(errors(text).join("\n"));
 }
+
+#[test]
+fn dead_letters_must_come_to_an_end() {
+    let sinks = |also_to: &[(&str, &str)]| {
+        let sink = |(name, to): &(&str, &str)| match *to {
+            "" => format!("  - {{name: {name}, stdout: {{}}}}\n"),
+            to => format!("  - {{name: {name}, stdout: {{}}, dead_letters: {{also_to: {to}}}}}\n"),
+        };
+        format!("sinks:\n{}", also_to.iter().map(sink).collect::<String>())
+    };
+    let circle = |sink: usize| {
+        vec![format!(
+            "relay.yml:{}:51: sinks[{sink}].dead_letters.also_to: dead letters would go in a circle, from sink \
+             to sink; end it somewhere",
+            sink + 2
+        )]
+    };
+    for (also_to, expected) in [
+        (&[("a", "b"), ("b", "c"), ("c", "")][..], vec![]),
+        (&[("a", "c"), ("b", "c"), ("c", "")], vec![]),
+        (&[("a", "b"), ("b", "a")], circle(0)),
+        (&[("a", "b"), ("b", "c"), ("c", "b")], circle(1)),
+        (&[("a", "b"), ("b", "c"), ("c", "a")], circle(0)),
+    ] {
+        assert_eq!(errors(&sinks(also_to)), expected, "{also_to:?}");
+    }
+}

@@ -222,3 +222,67 @@ impl List {
         self.replays.drain(..).map(|(_, task)| task).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replay(id: u64, kind: ReplayKind) -> Arc<Replay> {
+        let status = Arc::new(SinkStatus::new("bus".into(), "test", String::new(), false));
+        Arc::new(Replay::new(id, "bus".into(), kind, 1..10, status, watch::Sender::new(Stop::No)))
+    }
+
+    fn start(list: &mut List, kind: ReplayKind) -> Arc<Replay> {
+        list.may_start("bus", kind).expect("room");
+        let replay = replay(list.next_id(), kind);
+        list.add(replay.clone(), tokio::spawn(async {}));
+        replay
+    }
+
+    #[tokio::test]
+    async fn so_many_run_at_a_time_and_of_dead_letters_one_a_sink() {
+        let mut list = List::default();
+        let letters = start(&mut list, ReplayKind::DeadLetters);
+        let busy = list.may_start("bus", ReplayKind::DeadLetters);
+        assert_eq!(busy, Err(ReplayRefused::Busy { replay: letters.id }));
+        assert_eq!(list.may_start("other", ReplayKind::DeadLetters), Ok(()));
+        for _ in 1..RUNNING_MAX {
+            start(&mut list, ReplayKind::Journal);
+        }
+        assert_eq!(list.may_start("bus", ReplayKind::Journal), Err(ReplayRefused::TooMany));
+        letters.end(true, 5);
+        assert_eq!(list.may_start("bus", ReplayKind::DeadLetters), Ok(()));
+        assert_eq!(list.stop(Instant::now()).len(), RUNNING_MAX);
+        assert_eq!(list.may_start("bus", ReplayKind::Journal), Err(ReplayRefused::Stopping));
+    }
+
+    #[tokio::test]
+    async fn forgets_the_oldest_that_ended_and_none_that_runs() {
+        let mut list = List::default();
+        let running = start(&mut list, ReplayKind::Journal);
+        for _ in 0..ENDED_MAX + 5 {
+            start(&mut list, ReplayKind::Journal).end(true, 5);
+        }
+        let ids: Vec<_> = list.snapshots().iter().map(|replay| replay.id).collect();
+        assert_eq!(ids.len(), ENDED_MAX + 2, "the last one had not ended when it was added");
+        assert_eq!((ids.last(), list.find(2).is_some()), (Some(&running.id), false));
+    }
+
+    #[test]
+    fn how_it_ended_says_why() {
+        for (done, cancelled, state) in [
+            (true, false, ReplayState::Done),
+            (true, true, ReplayState::Done),
+            (false, true, ReplayState::Cancelled),
+            (false, false, ReplayState::Stopped),
+        ] {
+            let replay = replay(1, ReplayKind::Journal);
+            assert_eq!(replay.snapshot().state, ReplayState::Running);
+            if cancelled {
+                replay.cancel(Instant::now());
+            }
+            let ended = replay.end(done, 7);
+            assert_eq!((ended.state, ended.ended), (state, Some(7)));
+        }
+    }
+}

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 
 use super::condemned::CONDEMNED_MAX;
 use super::*;
-use crate::delivery::{DeadLetter, Feed, FeedReader, Live};
+use crate::config::BacklogMax;
+use crate::delivery::{DeadLetter, Feed, FeedReader, Gap, Gaps, Live};
 use crate::event::Event;
 use crate::journal::Journal;
 use crate::journal::local::{LocalJournal, Options};
@@ -115,6 +116,7 @@ struct Rig {
     journal: Arc<dyn Journal>,
     feed: Arc<Feed>,
     letters: Arc<DeadLetters>,
+    gaps: Arc<Gaps>,
     status: Arc<SinkStatus>,
     script: Arc<Mutex<Script>>,
     stop: watch::Sender<Stop>,
@@ -137,6 +139,7 @@ impl Rig {
         let letters = DeadLetters::open(&folder.path().join("dead"), 1 << 20).expect("open");
         Self {
             feed: Arc::new(Feed::new(journal.clone(), table, 1)),
+            gaps: Arc::new(Gaps::open(folder.path().join("gaps")).expect("open")),
             _folder: folder,
             journal,
             letters: Arc::new(letters),
@@ -167,7 +170,11 @@ impl Rig {
             metrics: Arc::default(),
             stop: self.stop.subscribe(),
         };
-        Worker::new(&self.config, Box::new(sink), Box::new(live), surroundings)
+        let worker = Worker::new(&self.config, Box::new(sink), Box::new(live), surroundings);
+        match self.config.backlog_max {
+            Some(max) => worker.with_backlog(Backlog::new(max, self.journal.clone(), self.gaps.clone())),
+            None => worker,
+        }
     }
 
     /// Runs a worker until `done`, then drains it.
@@ -362,4 +369,45 @@ async fn a_connection_closes_the_breaker_where_nothing_waits() {
     assert_eq!((status.breaker, status.failures), (BreakerState::Closed, 0));
     rig.stop.send_replace(Stop::Drain(Instant::now()));
     worker.await.expect("no panic");
+}
+
+#[tokio::test]
+async fn gives_up_its_oldest_when_it_is_too_far_behind() {
+    let ids: Vec<_> = (0..100).map(|number| format!("{number:02}")).collect();
+    let mut rig = Rig::new(vec![Act::FailConnect; 100_000]);
+    let before = rig.journal.offset_behind(0);
+    for id in &ids {
+        rig.append([id.as_str()]).await;
+    }
+    // About half of it may wait.
+    let all = (1..1 << 20).find(|bytes| rig.journal.offset_behind(*bytes) <= before).expect("some bytes");
+    rig.config.backlog_max = Some(BacklogMax::Bytes(all / 2));
+    let gaps = rig.gaps.clone();
+    rig.run_until(move |_| !gaps.list().is_empty()).await;
+    let found = rig.gaps.list();
+    let Gap { from, to, events, .. } = found[0];
+    assert_eq!((found.len(), from, events), (1, 1, to - 1));
+    assert!((45..=55).contains(&events), "{found:?}");
+    assert_eq!(rig.journal.cursor("bus"), Some(to));
+    assert_eq!(rig.status.snapshot(now(), 0).given_up, events);
+
+    // The rest is delivered.
+    rig.script().acts.clear();
+    rig.stop.send_replace(Stop::No);
+    rig.run_until(|script| script.confirmed.last().is_some_and(|id| id == "99")).await;
+    assert_eq!(rig.script().confirmed, ids[to as usize - 1..]);
+}
+
+#[tokio::test]
+async fn gives_up_what_is_too_old_and_nothing_else() {
+    let mut rig = Rig::new(vec![Act::FailConnect; 100_000]);
+    rig.config.backlog_max = Some(BacklogMax::Age(Duration::from_secs(3600)));
+    let old = |id: &str| Event::parse(format!(r#"{{"id":"{id}"}}"#).into()).expect("an event");
+    rig.journal.append(vec![old("a"), old("b")], now() - 7_200_000_000).await.expect("append");
+    rig.append(["c", "d"]).await;
+    let gaps = rig.gaps.clone();
+    rig.run_until(move |_| !gaps.list().is_empty()).await;
+    let Gap { from, to, events, .. } = rig.gaps.list()[0];
+    assert_eq!((from, to, events), (1, 3, 2));
+    assert_eq!(rig.journal.cursor("bus"), Some(3));
 }

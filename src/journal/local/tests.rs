@@ -419,3 +419,27 @@ proptest! {
         });
     }
 }
+
+#[test]
+fn knows_about_how_much_stands_behind_an_offset() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = options(folder.path());
+    block_on(async {
+        let journal = open(&options);
+        assert_eq!(journal.offset_behind(u64::MAX), 1);
+        for number in 0..100 {
+            journal.append(vec![event(&number.to_string(), 200)], number).await.expect("append");
+        }
+        let record = format::record_bytes(event("00", 200).encoded_len()) as u64;
+        for records in [0, 1, 5, 20, 50] {
+            let found = journal.offset_behind(records * record);
+            // What is left unused at the end of each segment counts too; of the last record only that it begins.
+            let exact = 101 - records;
+            assert!(
+                (exact.saturating_sub(2)..=exact + 8).contains(&found),
+                "{records}: {found}, not {exact}"
+            );
+        }
+        assert_eq!(journal.offset_behind(1 << 30), 1);
+    });
+}
