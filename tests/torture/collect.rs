@@ -80,7 +80,7 @@ pub fn letters(data: &Path, oracle: &mut Oracle) {
     for (number, sink) in SINKS.iter().enumerate() {
         let letters =
             DeadLetters::open(&data.join("dead-letters").join(sink), u64::MAX).expect("dead letters");
-        let visited = letters.visit(&mut |letter| {
+        let visited = letters.visit(0, &mut |letter| {
             oracle.letter(number, &letter.event_id, &letter.code, &letter.event);
             true
         });
