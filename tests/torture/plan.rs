@@ -38,7 +38,7 @@ pub enum Kind {
     WriteFails,
     TornWrite,
     NoSpace,
-    /// The wall clock jumps by so many hours, and back at the end.
+    /// The wall clock jumps by so many minutes, and back at the end.
     ClockJumps(i64),
     /// All connections are reset, once.
     Cut,
@@ -92,7 +92,7 @@ impl Fault {
             Kind::WriteFails => "fail a write to the journal",
             Kind::TornWrite => "tear a write to the journal",
             Kind::NoSpace => "disk full",
-            Kind::ClockJumps(hours) if hours > 0 => "jump forward",
+            Kind::ClockJumps(minutes) if minutes > 0 => "jump forward",
             Kind::ClockJumps(_) => "jump back",
             Kind::Cut => "cut connections",
             Kind::CutAfter(_) => "cut in mid flow",
@@ -110,7 +110,7 @@ impl fmt::Display for Fault {
         let (begins, lasts) = (self.begins.as_secs_f64(), self.lasts.as_secs_f64());
         write!(f, "#{} {} at +{begins:.1} s for {lasts:.1} s", self.number, self.label())?;
         match self.kind {
-            Kind::ClockJumps(hours) => write!(f, " ({hours} h)"),
+            Kind::ClockJumps(minutes) => write!(f, " ({minutes} min)"),
             Kind::CutAfter(bytes) => write!(f, " (after {bytes} bytes)"),
             Kind::Slow(bytes) => write!(f, " ({bytes} bytes/s)"),
             _ => Ok(()),
@@ -133,8 +133,9 @@ fn deck() -> Vec<(Place, Kind, u64, u64)> {
         (Place::Relay, Kind::WriteFails, 200, 1_500),
         (Place::Relay, Kind::TornWrite, 200, 1_500),
         (Place::Relay, Kind::NoSpace, 1_500, 4_000),
-        (Place::Clock, Kind::ClockJumps(3), 500, 4_000),
-        (Place::Clock, Kind::ClockJumps(-3), 500, 4_000),
+        // Far over the duplicate window. A record from more than an hour ahead Kafka does not take.
+        (Place::Clock, Kind::ClockJumps(50), 500, 4_000),
+        (Place::Clock, Kind::ClockJumps(-180), 500, 4_000),
     ];
     for sink in BROKERS {
         let (broker, network) = (Place::Broker(sink), Place::Network(sink));
@@ -167,10 +168,10 @@ impl Plan {
         Self { random: Random::new(seed), left: Vec::new(), dealt: 0 }
     }
 
-    /// The next round: three to six faults in places of their own, each beginning within a second and a
+    /// The next round: four to seven faults in places of their own, each beginning within a second and a
     /// half.
     pub fn round(&mut self) -> Vec<Fault> {
-        let count = self.random.between(3, 7) as usize;
+        let count = self.random.between(4, 8) as usize;
         let mut round: Vec<Fault> = Vec::new();
         while round.len() < count {
             if self.left.is_empty() {

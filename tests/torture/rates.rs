@@ -31,10 +31,10 @@ impl Bench {
         watch.lag_max.store(200_000, Relaxed);
         load.set_rate(RATE);
         let undisturbed = self.rates().await;
-        load.set_rate(1);
+        load.pause(true);
         self.catch_up(&[0, 1, 2, 3], &mut report.recovery).await;
         self.trio.kill("kafka");
-        load.set_rate(RATE);
+        load.pause(false);
         let beside_dead = self.rates().await;
         load.set_rate(self.settings.pace.rate);
         self.trio.start_again("kafka").await;

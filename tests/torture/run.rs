@@ -40,7 +40,7 @@ const STUCK_BOUND: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_millis(700);
 /// After so many rounds RabbitMQ's queue is read and replaced: a million messages in one would make each
 /// of the broker's starts slow.
-const ROUNDS_PER_QUEUE: usize = 10;
+const ROUNDS_PER_QUEUE: usize = 15;
 
 /// All that a run has in hand.
 pub struct Bench {

@@ -6,7 +6,7 @@ use crate::{event::Recipe, load::Pace, support::given};
 
 /// The short run's: what CI does.
 const SEED: u64 = 20_261_124;
-const SECONDS: u64 = 40;
+const SECONDS: u64 = 35;
 
 #[derive(Debug, Clone)]
 pub struct Settings {

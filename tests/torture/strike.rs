@@ -39,8 +39,8 @@ impl Bench {
             Place::Broker(sink) => self.strike_broker(SINKS[sink], fault).await,
             Place::Network(sink) => self.strike_network(self.proxy(sink), fault).await,
             Place::Clock => {
-                let Kind::ClockJumps(hours) = fault.kind else { unreachable!("a clock only jumps") };
-                self.with_order(Order::Clock, hours * 3_600_000, fault.lasts).await
+                let Kind::ClockJumps(minutes) = fault.kind else { unreachable!("a clock only jumps") };
+                self.with_order(Order::Clock, minutes * 60_000, fault.lasts).await
             }
         }
     }

@@ -23,16 +23,14 @@ impl Batching {
 }
 
 impl KafkaOptions {
-    /// All that librdkafka is told. `timeout`: how long a record may be in flight.
+    /// All that librdkafka is told. `timeout`: how long an answer of the cluster may take.
     pub(super) fn client_config(&self, timeout: Duration, batching: Batching) -> ClientConfig {
         let mut config = ClientConfig::new();
         // First, so that nothing in here overrides what the relay relies on.
         for (key, value) in &self.properties {
             config.set(key, value);
         }
-        let linger = self.linger.duration.as_millis().max(1);
-        // librdkafka insists on a timeout above the linger.
-        let timeout = timeout.as_millis().clamp(linger * 2, i32::MAX as u128);
+        let timeout = timeout.as_millis().clamp(1, i32::MAX as u128);
         config
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", &self.client_id)
@@ -44,7 +42,10 @@ impl KafkaOptions {
             .set("message.max.bytes", self.message_max.0.to_string())
             .set("queue.buffering.max.kbytes", (self.buffer_max.0 >> 10).to_string())
             .set("queue.buffering.max.messages", self.window.to_string())
-            .set("message.timeout.ms", timeout.to_string())
+            // Never: a record that librdkafka gives up on is overtaken by those behind it, which it goes
+            // on sending until somebody throws it away. The worker does, when nothing is confirmed
+            // within `timeout`.
+            .set("message.timeout.ms", "0")
             .set_log_level(RDKafkaLogLevel::Info);
         if batching.single {
             config.set("batch.num.messages", "1");
@@ -147,7 +148,7 @@ mod tests {
         for (key, value) in [
             ("acks", "all"),
             ("enable.idempotence", "true"),
-            ("message.timeout.ms", "5000"),
+            ("message.timeout.ms", "0"),
             ("topic.metadata.propagation.max.ms", "2500"),
             ("queue.buffering.max.kbytes", "32768"),
             ("security.protocol", "plaintext"),
