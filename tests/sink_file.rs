@@ -58,11 +58,15 @@ fn main() -> ExitCode {
 }
 
 fn sink(folder: &Path, more: &str) -> Box<dyn Sink> {
+    named("archive", folder, more)
+}
+
+fn named(name: &str, folder: &Path, more: &str) -> Box<dyn Sink> {
     let yaml = format!("{{path: '{}'{more}}}", folder.display());
     let options: FileOptions = serde_yaml::from_str(&yaml).expect(&yaml);
     assert_eq!(options.problems(), [], "{yaml}");
     let timeout = Duration::from_secs(5);
-    options.build(Context { name: "archive".to_owned(), timeout, literal_topics: Vec::new() })
+    options.build(Context { name: name.to_owned(), timeout, literal_topics: Vec::new() })
 }
 
 /// The lines of a file; none when it is not there.
@@ -249,7 +253,7 @@ async fn refuses_a_file_that_another_sink_has() {
     let topic = "push.jsonl";
     let mut first = Driver::new(sink(folder.path(), ""), messages(topic, 10));
     first.finish().await;
-    let mut second = Driver::new(sink(folder.path(), ""), messages(topic, 10));
+    let mut second = Driver::new(named("another", folder.path(), ""), messages(topic, 10));
     let fault = second.step().await.expect_err("in use");
     assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
     second.faulted(fault).await;
