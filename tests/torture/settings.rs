@@ -52,8 +52,13 @@ impl Settings {
     pub fn command(&self) -> String {
         if self.long {
             format!(
-                "make torture TORTURE_SEED={} TORTURE_EVENTS={} TORTURE_FAULTS={} TORTURE_RATE={}",
-                self.seed, self.events, self.faults, self.pace.rate
+                "make torture TORTURE_SEED={} TORTURE_EVENTS={} TORTURE_FAULTS={} TORTURE_RATE={} \
+                 TORTURE_SECONDS={}",
+                self.seed,
+                self.events,
+                self.faults,
+                self.pace.rate,
+                self.time.as_secs()
             )
         } else {
             format!("TORTURE_SEED={} cargo test --test torture", self.seed)
