@@ -52,6 +52,12 @@ fn push(id: &str, repository: &str) -> String {
     event(id, "push", repository, "")
 }
 
+/// Stops and starts it, so that it goes on exactly where it was.
+async fn restart(relay: &Relay) {
+    assert_eq!(relay.terminate().await, Some(0));
+    relay.restart().await;
+}
+
 async fn post(relay: &Relay, events: &[String]) {
     let answer = relay.post(format!("{{\"events\": [{}]}}", events.join(", "))).await;
     assert_eq!(answer.status, 202, "{}", answer.body);
@@ -160,7 +166,7 @@ async fn the_life_of_a_dead_letter() {
     }
 
     // They outlive the relay.
-    relay.restart().await;
+    restart(&relay).await;
     assert_eq!(letters(&relay, "").await, again);
 
     // Mended.
@@ -248,7 +254,7 @@ async fn what_no_route_sends_any_more_stays() {
     letters_when(&relay, "hook", 2).await;
 
     relay.configure(&config("pull"));
-    relay.restart().await;
+    restart(&relay).await;
     destination.answer(202);
     let replay = replay_letters(&relay, "sink=hook").await;
     assert_eq!((&replay["removed"], &replay["unrouted"]), (&json!(1), &json!(1)), "{replay}");
@@ -265,7 +271,7 @@ async fn dead_letters_go_to_another_sink_too() {
         webhook("spare", &spare, "")
     ))
     .await;
-    // The copies wait for their sink, across a restart too.
+    // The copies wait for their sink, across a kill too.
     spare.answer(503);
     let events: Vec<_> = (0..3).map(|n| push(&format!("e-{n}"), "team/app")).collect();
     post(&relay, &events).await;
@@ -274,8 +280,21 @@ async fn dead_letters_go_to_another_sink_too() {
     relay.kill_9();
     spare.answer(202);
     relay.restart().await;
-    let copies = spare.take(3, BOUND).await;
-    assert_eq!(bodies(&copies), events);
+    // What the kill made the relay deliver again was refused again.
+    relay
+        .status_when("nothing is left to deliver", BOUND, |status| {
+            status["sinks"][0]["position"] == status["journal"]["next"]
+        })
+        .await;
+    let count = letters(&relay, "sink=hook").await.len();
+    let copies = spare.take(count, BOUND).await;
+    let mut firsts: Vec<&str> = Vec::new();
+    for body in bodies(&copies) {
+        if !firsts.contains(&body) {
+            firsts.push(body);
+        }
+    }
+    assert_eq!(firsts, events);
     for (name, value) in [
         ("relay-dead-letter-sink", "hook"),
         ("relay-dead-letter-code", "rejected"),
@@ -284,14 +303,12 @@ async fn dead_letters_go_to_another_sink_too() {
         assert_eq!(copies[0].header(name), Some(value), "{:?}", copies[0].headers);
     }
     assert!(copies[0].header("relay-dead-letter-reason").is_some_and(|reason| reason.contains("422")));
-    assert_eq!(letters(&relay, "sink=hook").await.len(), 3, "copied, not moved");
-
-    // Each once, though it starts again.
-    assert_eq!(relay.terminate().await, Some(0));
-    relay.restart().await;
+    // Copied, not moved; and each once, though it starts again.
+    restart(&relay).await;
     post(&relay, &[push("e-9", "team/app")]).await;
-    let copies = spare.take(4, BOUND).await;
-    assert_eq!(copies[3].text(), push("e-9", "team/app"));
+    letters_when(&relay, "hook", count + 1).await;
+    let copies = spare.take(count + 1, BOUND).await;
+    assert_eq!((copies.len(), copies[count].text()), (count + 1, push("e-9", "team/app").as_str()));
 }
 
 async fn what_cannot_be_stripped_small_enough_is_a_dead_letter() {
@@ -316,7 +333,7 @@ async fn what_cannot_be_stripped_small_enough_is_a_dead_letter() {
 
     // The limit is raised, and the letter with its whole event is as good as ever.
     relay.configure(&format!("sinks:\n{}", webhook("hook", &destination, ", message_max: 10KiB")));
-    relay.restart().await;
+    restart(&relay).await;
     replay_letters(&relay, "sink=hook&code=too_large").await;
     assert_eq!(destination.take(4, BOUND).await[3].text(), stays);
     letters_when(&relay, "hook", 0).await;
@@ -509,8 +526,7 @@ async fn a_sink_too_far_behind_gives_up_its_oldest_and_nobody_else_waits() {
     assert!(relay.log().contains("its oldest events are given up"));
 
     // Written down, durably.
-    assert_eq!(relay.terminate().await, Some(0));
-    relay.restart().await;
+    restart(&relay).await;
     let gaps = send_ok(&relay, "GET", "/api/v1/gaps?sink=bus").await;
     let gaps = gaps["gaps"].as_array().expect("a list").clone();
     let sum: u64 = gaps.iter().filter_map(|gap| gap["events"].as_u64()).sum();
@@ -518,8 +534,10 @@ async fn a_sink_too_far_behind_gives_up_its_oldest_and_nobody_else_waits() {
     assert!(cli_ok(&relay, &["status"]).await.contains("bus"));
 
     // Once it is back the rest comes by itself, and a replay fetches what is still there.
+    assert_eq!(relay.terminate().await, Some(0));
     nats.start_again().await;
     let mut bus = nats.subscribe("late.>").await;
+    relay.restart().await;
     let rest = EVENTS - given_up as usize;
     let live = bus.take(rest, BOUND).await;
     assert_eq!(live[0].header("id"), Some(given_up.to_string().as_str()));
