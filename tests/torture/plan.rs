@@ -156,7 +156,7 @@ fn deck() -> Vec<(Place, Kind, u64, u64)> {
     deck
 }
 
-/// Deals rounds without end: each kind of fault once before any comes again.
+/// Deals rounds without end, from one shuffled deck after the other: each kind of fault comes about as often.
 pub struct Plan {
     random: Random,
     left: Vec<(Place, Kind, u64, u64)>,
@@ -174,12 +174,14 @@ impl Plan {
         let count = self.random.between(4, 8) as usize;
         let mut round: Vec<Fault> = Vec::new();
         while round.len() < count {
-            if self.left.is_empty() {
-                self.left = deck();
-                self.random.shuffle(&mut self.left);
-            }
             let free = |card: &(Place, Kind, u64, u64)| round.iter().all(|fault| fault.place != card.0);
-            let Some(at) = self.left.iter().position(free) else { break };
+            let Some(at) = self.left.iter().position(free) else {
+                // What is left waits for a later round.
+                let mut deck = deck();
+                self.random.shuffle(&mut deck);
+                self.left.extend(deck);
+                continue;
+            };
             let card = self.left.remove(at);
             round.push(self.fault(card));
         }

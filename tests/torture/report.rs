@@ -183,9 +183,10 @@ impl Report {
             5,
             &self.repeats,
             &format!(
-                "repetitions only where a fault allows them: {} in all, none among {} deliveries that no fault could \
-             touch ({} stretches not counted, since a sink failed by itself)",
+                "repetitions only where a fault allows them: {} in all, {} among {} deliveries that no fault could \
+                 touch ({} stretches not counted, since a sink failed by itself)",
                 self.sum(|figures| figures.repeats),
+                self.repeats.count,
                 self.sum(|figures| figures.quiet),
                 self.disturbed
             ),
