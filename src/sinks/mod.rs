@@ -67,7 +67,7 @@ pub struct Settled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// A short word for metrics and filters: `too_large`, `unroutable`, `no_such_topic`,
-    /// `not_authorised`, …; each sink's table in `docs/failures.md` has them all.
+    /// `not_authorised`, …; each sink's table in `docs/failures/` has them all.
     pub code: &'static str,
     /// What the broker said.
     pub text: String,

@@ -33,7 +33,7 @@ pub struct DeadLetter {
     pub id: u64,
     /// The event's place in the journal.
     pub offset: Offset,
-    /// A short word: `too_large`, `unroutable`, …; `docs/failures.md` has them all.
+    /// A short word: `too_large`, `unroutable`, …; `docs/failures/` has them all.
     pub code: String,
     /// What the broker said.
     pub reason: String,
