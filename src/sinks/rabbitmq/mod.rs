@@ -107,6 +107,11 @@ impl RabbitMqSink {
         let rejection = match judge(error, self.address()) {
             Verdict::Failed(fault) => return Err(fault),
             Verdict::Suspect(rejection) => rejection,
+            Verdict::TooLate => {
+                self.stale_channel = true;
+                self.flight.suspect_all();
+                return Ok(());
+            }
         };
         self.stale_channel = true;
         if self.flight.suspicious() {

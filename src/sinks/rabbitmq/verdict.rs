@@ -3,7 +3,7 @@
 use std::io;
 
 use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
-use lapin::{Error, ErrorKind};
+use lapin::{ChannelState, Error, ErrorKind};
 
 use crate::sinks::{Fault, Rejection};
 
@@ -13,14 +13,24 @@ pub(super) enum Verdict {
     /// One of the messages in flight is at fault, and the broker does not say which: they have to be
     /// sent one by one to know.
     Suspect(Rejection),
+    /// It was published while the channel was already closing over an earlier one, and has not gone
+    /// out; the broker's word on that one may come after this.
+    TooLate,
     /// Not about a message.
     Failed(Fault),
 }
 
 /// Judges the end of a channel that was published on.
 pub(super) fn judge(error: &Error, address: &str) -> Verdict {
-    let ErrorKind::ProtocolError(protocol) = error.kind() else {
-        return Verdict::Failed(fault(error, address));
+    let protocol = match error.kind() {
+        ErrorKind::ProtocolError(protocol) => protocol,
+        ErrorKind::InvalidChannelState(
+            ChannelState::Closing | ChannelState::Closed | ChannelState::Error,
+            _,
+        ) => {
+            return Verdict::TooLate;
+        }
+        _ => return Verdict::Failed(fault(error, address)),
     };
     let suspect = |code| Verdict::Suspect(Rejection { code, text: said(protocol) });
     let text = protocol.get_message().as_str();
@@ -95,6 +105,14 @@ mod tests {
                 panic!("{text}")
             };
             assert_eq!(rejection.code, code, "{text}");
+        }
+    }
+
+    #[test]
+    fn published_into_a_closing_channel() {
+        for state in [ChannelState::Closing, ChannelState::Closed, ChannelState::Error] {
+            let error = ErrorKind::InvalidChannelState(state, "basic.publish").into();
+            assert_eq!(judge(&error, "mq:5672"), Verdict::TooLate);
         }
     }
 
