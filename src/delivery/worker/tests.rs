@@ -9,13 +9,13 @@ use async_trait::async_trait;
 use super::condemned::CONDEMNED_MAX;
 use super::*;
 use crate::config::BacklogMax;
-use crate::delivery::{DeadLetter, Feed, FeedReader, Gap, Gaps, Live};
+use crate::delivery::{BreakerState, DeadLetter, Feed, FeedReader, Gap, Gaps, Live};
 use crate::event::Event;
 use crate::journal::Journal;
 use crate::journal::local::{LocalJournal, Options};
 use crate::route::{Conditions, Filter, Matcher, Route, Table, Target, Template};
 use crate::sinks::format::Renderer;
-use crate::sinks::{Message, Naming, Rejection, SinkOptions};
+use crate::sinks::{Fault, FaultKind, Message, Naming, Rejection, Settled, SinkOptions};
 
 /// What the sink does at its next calls.
 #[derive(Clone, Debug)]
