@@ -172,8 +172,10 @@ async fn kafka_proxied() {
     kafka.create_topic(&topic, 1).await;
     let servers = ("bootstrap.servers", kafka.bootstrap_proxied());
     produce(&[servers], &topic, b"one").await.expect("through the proxy");
-    let (to_server, _) = kafka.proxy().bytes();
     kafka.proxy().down();
+    // The first producer may still have been saying goodbye.
+    eventually("cut off", BOUND, async || (kafka.proxy().open() == 0).then_some(())).await;
+    let (to_server, _) = kafka.proxy().bytes();
     produce(&[servers, ("message.timeout.ms", "1500")], &topic, b"x").await.expect_err("down");
     assert_eq!(kafka.proxy().bytes().0, to_server);
     kafka.proxy().pass();
