@@ -39,11 +39,15 @@ type Body = (Bytes, oneshot::Sender<()>);
 /// A running handler; it ends with the value.
 pub struct Handler {
     pub address: SocketAddr,
-    _process: Proc,
+    process: Proc,
     _folder: Folder,
 }
 
 impl Handler {
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub async fn start() -> Self {
         let folder = Folder::new("bare-handler");
         let [port] = free_ports();
@@ -52,7 +56,7 @@ impl Handler {
         command.args([ARGUMENT, &address]).arg(folder.join("bodies"));
         let mut process = Proc::spawn(ARGUMENT, command, &folder.join("log"));
         process.ready("accepts connections", Duration::from_secs(60), || accepts(&address)).await;
-        Self { address: address.parse().expect("an address"), _process: process, _folder: folder }
+        Self { address: address.parse().expect("an address"), process, _folder: folder }
     }
 }
 

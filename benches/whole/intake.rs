@@ -1,12 +1,13 @@
 //! The receiver against the bare handler: how fast events become durable.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::handler::{self, Handler};
 use crate::load;
 use crate::measure::{Aim, Row, Unit};
-use crate::rig::{Bench, blocking, rate, receiver};
+use crate::rig::{Bench, blocking, processor_time, rate, receiver};
 use crate::support::relay::Relay;
 
 /// The receiver, the journal and the routing alone: no event of the load goes anywhere. What is done
@@ -33,7 +34,7 @@ pub async fn one_sender(bench: &Bench) -> Vec<Row> {
         Aim::AtLeast(0.85),
     );
     let send = |to, requests: Vec<_>| load::one_sender(to, &requests);
-    vec![against_handler(bench, row, bench.count(20_000), 1, send).await]
+    against_handler(bench, row, bench.count(20_000), 1, send).await
 }
 
 pub async fn kept_alive(bench: &Bench) -> Vec<Row> {
@@ -44,7 +45,7 @@ pub async fn kept_alive(bench: &Bench) -> Vec<Row> {
         Aim::AtLeast(0.8),
     );
     let send = |to, requests| load::kept_alive(to, requests, 64);
-    vec![against_handler(bench, row, bench.count(150_000), 1, send).await]
+    against_handler(bench, row, bench.count(150_000), 1, send).await
 }
 
 pub async fn envelopes(bench: &Bench) -> Vec<Row> {
@@ -56,26 +57,44 @@ pub async fn envelopes(bench: &Bench) -> Vec<Row> {
     );
     let requests = bench.count(3_000);
     let send = |to, requests: Vec<_>| load::one_connection(to, &requests);
-    let row = against_handler(bench, row, requests, 100, send).await;
-    vec![row.clone(), against_file_alone(bench, row, requests).await]
+    let mut rows = against_handler(bench, row, requests, 100, send).await;
+    rows.push(against_file_alone(bench, &rows[0], requests).await);
+    rows
 }
 
-/// `requests` requests of `batch` events each, to the relay and to the handler in turn.
-async fn against_handler(bench: &Bench, row: Row, requests: u64, batch: u64, send: Send) -> Row {
+/// `requests` requests of `batch` events each, to the relay and to the handler in turn. Beside the rates
+/// it gives the processor time that each took for an event, which says where a difference comes from.
+async fn against_handler(bench: &Bench, row: Row, requests: u64, batch: u64, send: Send) -> Vec<Row> {
     let relay = Relay::start(NOWHERE).await;
     let handler = Handler::start().await;
-    let run = async |to: SocketAddr| {
-        let took = blocking(move || send(to, load::requests(requests, batch))).await;
-        rate(requests * batch, took)
+    let (relay_pid, handler_pid) = (relay.pid(), handler.pid());
+    let events = requests * batch;
+    let costs = RefCell::new((Vec::new(), Vec::new()));
+    let run = async |to: SocketAddr, pid: u32| {
+        let requests = blocking(move || load::requests(requests, batch)).await;
+        let before = processor_time(pid);
+        let took = blocking(move || send(to, requests)).await;
+        let cost = (processor_time(pid) - before).as_secs_f64() * 1e6 / events as f64;
+        let mut costs = costs.borrow_mut();
+        if pid == relay_pid {
+            costs.0.push(cost)
+        } else {
+            costs.1.push(cost)
+        }
+        rate(events, took)
     };
-    let row = row.alternate(bench.rounds, || run(receiver(&relay)), || run(handler.address)).await;
+    let through_relay = || run(receiver(&relay), relay_pid);
+    let row = row.alternate(bench.rounds, through_relay, || run(handler.address, handler_pid)).await;
     let received = relay.status().await["receiver"]["received"].clone();
-    assert_eq!(received, bench.rounds as u64 * requests * batch, "the relay counts each event once");
-    row
+    assert_eq!(received, bench.rounds as u64 * events, "the relay counts each event once");
+    let mut cost =
+        Row::new("… its process's own time for an event", &row.reference_is, Unit::Microseconds, Aim::None);
+    (cost.relay, cost.reference) = costs.into_inner();
+    vec![row, cost]
 }
 
 /// For the reader: the same bodies written to the file without HTTP.
-async fn against_file_alone(bench: &Bench, measured: Row, requests: u64) -> Row {
+async fn against_file_alone(bench: &Bench, measured: &Row, requests: u64) -> Row {
     let mut row = Row::new(&measured.what, "the file alone, without HTTP", Unit::EventsPerSecond, Aim::None);
     for relay in &measured.relay[..bench.rounds] {
         let took = blocking(move || handler::file_alone(&load::requests(requests, 100))).await;

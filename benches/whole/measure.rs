@@ -30,6 +30,7 @@ impl Unit {
     fn show(self, value: f64) -> String {
         match self {
             Self::EventsPerSecond => format!("{} /s", thousands(value)),
+            Self::Microseconds if value < 100.0 => format!("{value:.1} µs"),
             Self::Microseconds => format!("{} µs", thousands(value)),
             Self::Mebibytes => format!("{value:.1} MiB"),
             Self::Seconds => format!("{value:.2} s"),

@@ -103,3 +103,13 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 pub fn rate(events: u64, took: Duration) -> f64 {
     events as f64 / took.as_secs_f64()
 }
+
+/// The processor time that a process has taken, its kernel's on its behalf included; known to 10 ms.
+pub fn processor_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    // The command's name is in parentheses and may hold spaces; what follows it begins at field 3.
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let ticks = |field: usize| fields.split_whitespace().nth(field - 3)?.parse::<u64>().ok();
+    let (user, system) = (ticks(14).expect("utime"), ticks(15).expect("stime"));
+    Duration::from_millis((user + system) * 10) // USER_HZ is 100
+}
