@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use serde::Deserialize;
 
 use crate::event::{Event, Kind};
@@ -33,9 +33,24 @@ pub struct Conditions {
     pub not: Option<Box<Conditions>>,
 }
 
+impl Conditions {
+    fn list(&self, subject: Subject) -> &[String] {
+        match subject {
+            Subject::Actions => &self.actions,
+            Subject::Kinds => &self.kinds,
+            Subject::Methods => &self.methods,
+            Subject::Repositories => &self.repositories,
+            Subject::Tags => &self.tags,
+            Subject::Mediatypes => &self.mediatypes,
+            Subject::Actors => &self.actors,
+            Subject::Sources => &self.sources,
+        }
+    }
+}
+
 /// A field that a route can match.
-#[derive(Clone, Copy, Debug)]
-enum Subject {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
     Actions,
     Kinds,
     Methods,
@@ -47,6 +62,18 @@ enum Subject {
 }
 
 impl Subject {
+    /// The cheapest to tell events apart by first.
+    pub const ALL: [Self; 8] = [
+        Self::Actions,
+        Self::Kinds,
+        Self::Methods,
+        Self::Repositories,
+        Self::Tags,
+        Self::Mediatypes,
+        Self::Actors,
+        Self::Sources,
+    ];
+
     fn key(self) -> &'static str {
         match self {
             Self::Actions => "actions",
@@ -60,7 +87,7 @@ impl Subject {
         }
     }
 
-    fn of(self, event: &Event) -> &str {
+    pub fn of(self, event: &Event) -> &str {
         match self {
             Self::Actions => event.action(),
             Self::Kinds => event.kind().as_str(),
@@ -76,18 +103,57 @@ impl Subject {
 
 /// Some patterns of one list.
 #[derive(Clone, Debug)]
-struct Patterns {
+pub(super) struct Patterns {
     subject: Subject,
     written: Vec<String>,
     exact: Vec<String>,
-    globs: Option<GlobSet>,
+    globs: Vec<Glob>,
+    set: Option<GlobSet>,
 }
 
 impl Patterns {
+    pub fn subject(&self) -> Subject {
+        self.subject
+    }
+
+    /// All of them, as they were given.
+    pub fn written(&self) -> &[String] {
+        &self.written
+    }
+
+    /// Those that are plain texts.
+    pub fn exact(&self) -> &[String] {
+        &self.exact
+    }
+
+    /// Those that are globs.
+    pub fn globs(&self) -> &[Glob] {
+        &self.globs
+    }
+
     fn fit(&self, event: &Event) -> bool {
         let text = self.subject.of(event);
         self.exact.iter().any(|exact| exact == text)
-            || self.globs.as_ref().is_some_and(|globs| globs.is_match(text))
+            || self.set.as_ref().is_some_and(|globs| globs.is_match(text))
+    }
+}
+
+impl Patterns {
+    /// Adds a pattern, or says what is wrong with it.
+    fn add(&mut self, pattern: &str) -> Result<(), String> {
+        if self.subject == Subject::Kinds && !Kind::ALL.iter().any(|kind| kind.as_str() == pattern) {
+            let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+            return Err(format!("no such kind `{pattern}`; there are {}", known.join(", ")));
+        }
+        if !pattern.contains(['*', '?', '[', '{', '\\']) {
+            self.exact.push(pattern.to_owned());
+            return Ok(());
+        }
+        // Of tags, methods and the like no part is a path's: there `*` takes all.
+        let separated = matches!(self.subject, Subject::Repositories | Subject::Mediatypes);
+        let glob = GlobBuilder::new(pattern).literal_separator(separated).build();
+        self.globs.push(glob.map_err(|error| format!("not a glob: {}", error.kind()))?);
+        Ok(())
     }
 }
 
@@ -118,6 +184,16 @@ impl Matcher {
             }
         };
         if errors.is_empty() { Ok(Self { all, none }) } else { Err(errors) }
+    }
+
+    /// The lists that an event must fit.
+    pub(super) fn all(&self) -> &[Patterns] {
+        &self.all
+    }
+
+    /// The lists that an event must not fit.
+    pub(super) fn none(&self) -> &[Patterns] {
+        &self.none
     }
 
     pub fn is_match(&self, event: &Event) -> bool {
@@ -158,47 +234,38 @@ fn quote(value: &str) -> String {
 }
 
 fn compile(conditions: &Conditions, prefix: &str, errors: &mut Vec<PatternError>) -> Vec<Patterns> {
-    let lists = [
-        (Subject::Actions, &conditions.actions),
-        (Subject::Kinds, &conditions.kinds),
-        (Subject::Methods, &conditions.methods),
-        (Subject::Repositories, &conditions.repositories),
-        (Subject::Tags, &conditions.tags),
-        (Subject::Mediatypes, &conditions.mediatypes),
-        (Subject::Actors, &conditions.actors),
-        (Subject::Sources, &conditions.sources),
-    ];
     let mut compiled = Vec::new();
-    for (subject, written) in lists {
+    for subject in Subject::ALL {
+        let written = conditions.list(subject);
         if written.is_empty() {
             continue;
         }
-        let mut exact = Vec::new();
-        let mut globs = GlobSetBuilder::new();
-        let mut any_glob = false;
+        let mut patterns =
+            Patterns { subject, written: written.to_vec(), exact: Vec::new(), globs: Vec::new(), set: None };
         for (index, pattern) in written.iter().enumerate() {
-            let path = || format!("{prefix}{}[{index}]", subject.key());
-            if matches!(subject, Subject::Kinds) && !Kind::ALL.iter().any(|kind| kind.as_str() == pattern) {
-                let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
-                errors.push((path(), format!("no such kind `{pattern}`; there are {}", known.join(", "))));
-            } else if !pattern.contains(['*', '?', '[', '{', '\\']) {
-                exact.push(pattern.clone());
-            } else {
-                // Of tags, methods and the like no part is a path's: there `*` takes all.
-                let separated = matches!(subject, Subject::Repositories | Subject::Mediatypes);
-                match GlobBuilder::new(pattern).literal_separator(separated).build() {
-                    Ok(glob) => {
-                        globs.add(glob);
-                        any_glob = true;
-                    }
-                    Err(error) => errors.push((path(), format!("not a glob: {}", error.kind()))),
-                }
+            if let Err(what) = patterns.add(pattern) {
+                errors.push((format!("{prefix}{}[{index}]", subject.key()), what));
             }
         }
-        let globs = if any_glob { globs.build().ok() } else { None };
-        compiled.push(Patterns { subject, written: written.clone(), exact, globs });
+        match set(&patterns.globs) {
+            Ok(set) => patterns.set = set,
+            Err(error) => errors.push((format!("{prefix}{}", subject.key()), format!("too much: {error}"))),
+        }
+        compiled.push(patterns);
     }
     compiled
+}
+
+/// Globs that are tried all at once; `None` of none.
+fn set(globs: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
+    if globs.is_empty() {
+        return Ok(None);
+    }
+    let mut builder = GlobSetBuilder::new();
+    for glob in globs {
+        builder.add(glob.clone());
+    }
+    builder.build().map(Some)
 }
 
 #[cfg(test)]

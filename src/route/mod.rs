@@ -1,5 +1,6 @@
 //! Which sinks get an event, and under which topic and key.
 
+mod index;
 mod matcher;
 mod table;
 mod template;

@@ -1,5 +1,6 @@
 //! The routing table: which targets an event has.
 
+use super::index::Index;
 use super::{Matcher, Template};
 use crate::event::Event;
 use crate::sinks::Naming;
@@ -53,6 +54,8 @@ pub type TargetId = u32;
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     routes: Vec<Route>,
+    /// Of the routes' matchers.
+    index: Index,
     /// Grouped by route, in the routes' order.
     targets: Vec<Target>,
     /// Where each route's targets begin; one more at the end.
@@ -64,7 +67,8 @@ impl Table {
     /// `targets` must be grouped by route, in the routes' order; `filters` has one entry per sink.
     pub fn new(routes: Vec<Route>, targets: Vec<Target>, filters: Vec<Filter>) -> Self {
         let starts = (0..=routes.len()).map(|route| targets.partition_point(|t| t.route < route)).collect();
-        Self { routes, targets, starts, filters }
+        let index = Index::new(routes.iter().map(|route| &route.matcher));
+        Self { routes, index, targets, starts, filters }
     }
 
     pub fn routes(&self) -> &[Route] {
@@ -91,13 +95,14 @@ impl Table {
 
     /// Appends every target of `event` to `out`, in the routes' order.
     pub fn route(&self, event: &Event, out: &mut Vec<TargetId>) {
+        let fits = self.index.look(event);
         let mut any = false;
         for otherwise in [false, true] {
             if otherwise && any {
                 break;
             }
             for (index, route) in self.routes.iter().enumerate() {
-                if route.otherwise == otherwise && route.matcher.is_match(event) {
+                if route.otherwise == otherwise && self.index.is_match(index, &fits) {
                     any = true;
                     self.add_targets(index, event, out);
                 }
