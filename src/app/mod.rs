@@ -132,7 +132,9 @@ impl App {
         let receiver_addr = receiver.local_addr();
         let drain_timeout = config.journal.drain_timeout;
         let receiver = run(move |stop| async move {
-            receiver.serve(stop, drain_timeout).await;
+            if let Err(error) = receiver.serve(stop, drain_timeout).await {
+                tracing::error!(%error, "the receiver has panicked: nothing is taken");
+            }
         });
         Ok(Self {
             receiver,

@@ -62,6 +62,14 @@ impl Envelope {
     /// [`EnvelopeError`] when any part cannot be read: an envelope is taken whole or not at all.
     pub fn parse(body: &Bytes) -> Result<Self, EnvelopeError> {
         let text = std::str::from_utf8(body).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        match usual(body, text) {
+            Some(events) => Ok(Self { events }),
+            None => Self::parse_any(body, text),
+        }
+    }
+
+    /// Reads a body that may be anything, in two passes: one finds where each event ends.
+    fn parse_any(body: &Bytes, text: &str) -> Result<Self, EnvelopeError> {
         let outer: Outer<'_> = match serde_json::from_str(text) {
             Ok(outer) => outer,
             Err(error) if error.is_data() => return Err(EnvelopeError::NotAnEnvelope),
@@ -86,6 +94,48 @@ impl Envelope {
     }
 }
 
+/// Reads in one pass what registries send: an object with nothing but events. `None` when it is
+/// something else, or wrong somewhere.
+fn usual(body: &Bytes, text: &str) -> Option<Vec<Event>> {
+    let mut rest = ["{", "\"events\"", ":", "["].iter().try_fold(text, |text, token| after(text, token))?;
+    let mut events = Vec::new();
+    loop {
+        rest = trim(rest);
+        if !rest.starts_with('{') || rest.len() > EVENT_BYTES_MAX {
+            return None;
+        }
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Found<'_>>();
+        let found = values.next()?.ok()?;
+        let (event, behind) = rest.split_at(values.byte_offset());
+        events.push(Event::of(body.slice_ref(event.as_bytes()), found));
+        match after(behind, ",") {
+            Some(next) => rest = next,
+            None => return trim(after(after(behind, "]")?, "}")?).is_empty().then_some(events),
+        }
+    }
+}
+
+/// What follows a token of JSON that comes next.
+fn after<'t>(text: &'t str, token: &str) -> Option<&'t str> {
+    trim(text).strip_prefix(token)
+}
+
+/// Without the white space that JSON allows before a token.
+fn trim(text: &str) -> &str {
+    text.trim_start_matches([' ', '\n', '\r', '\t'])
+}
+
+/// The texts of an event's fields, in the order of [`Field`].
+struct Found<'t>([Cow<'t, str>; FIELDS]);
+
+impl<'de> serde::Deserialize<'de> for Found<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        let mut found: [Cow<'de, str>; FIELDS] = Default::default();
+        Object { level: Level::Event, found: &mut found }.deserialize(json)?;
+        Ok(Self(found))
+    }
+}
+
 impl Event {
     /// Indexes one event's JSON object. Fields of an unexpected type count as absent; the bytes
     /// are kept as they are.
@@ -97,11 +147,12 @@ impl Event {
             return Err(EnvelopeError::TooLarge);
         }
         let text = std::str::from_utf8(&raw).map_err(|error| EnvelopeError::Json(error.to_string()))?;
-        let mut found: [Cow<'_, str>; FIELDS] = Default::default();
-        let mut json = serde_json::Deserializer::from_str(text);
-        let read = Object { level: Level::Event, found: &mut found }.deserialize(&mut json);
-        read.and_then(|()| json.end()).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        let found = serde_json::from_str(text).map_err(|error| EnvelopeError::Json(error.to_string()))?;
+        Ok(Self::of(raw.clone(), found))
+    }
 
+    /// `found`: texts that stand in `raw`, or own what they hold.
+    fn of(raw: Bytes, Found(found): Found<'_>) -> Self {
         let mut extra = Vec::new();
         let fields = found.map(|text| match text {
             Cow::Borrowed("") => Span::default(),
@@ -116,7 +167,7 @@ impl Event {
                 Span { start, len: text.len() as u32, in_extra: true }
             }
         });
-        Ok(Self { raw, extra: extra.into(), fields })
+        Self { raw, extra: extra.into(), fields }
     }
 }
 
@@ -271,5 +322,71 @@ impl<'de> Visitor<'de> for Text {
     }
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
         Ok(Cow::Borrowed(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn is_usual(body: &'static str) -> bool {
+        usual(&Bytes::from_static(body.as_bytes()), body).is_some()
+    }
+
+    #[test]
+    fn what_registries_send_takes_one_pass() {
+        assert!(is_usual(r#"{"events":[{"id":"a"}]}"#));
+        assert!(is_usual("\t{ \"events\" :\r\n [ {\"id\": \"a\"} ,\n{} ] }\n"));
+        for other in ["{}", r#"{"events":[]}"#, r#"{"events":[{}],"more":1}"#, r#"{"events":[{},1]}"#, "[{}]"]
+        {
+            assert!(!is_usual(other), "{other}");
+        }
+    }
+
+    fn piece() -> impl Strategy<Value = String> {
+        let pieces = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            " ",
+            "\n",
+            "\u{a0}",
+            "\"events\"",
+            "\"id\"",
+            "\"a\\u00e9\"",
+            "\"é\"",
+            "null",
+            "1",
+            "{\"events\":[",
+            "]}",
+            "{\"id\":\"a\",\"target\":{\"tag\":\"v\"}}",
+            "{\"action\":\"push\"}",
+        ];
+        prop::sample::select(pieces.to_vec()).prop_map(str::to_owned)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// One pass finds just what two do.
+        #[test]
+        fn one_pass_is_as_good_as_two(
+            middle in prop::collection::vec(piece(), 0..8),
+            is_framed in any::<bool>(),
+        ) {
+            let middle = middle.concat();
+            let text = if is_framed { format!("{{\"events\":[{middle}]}}") } else { middle };
+            let body = Bytes::from(text);
+            let text = std::str::from_utf8(&body).expect("text");
+            let any = Envelope::parse_any(&body, text);
+            if let Some(events) = usual(&body, text) {
+                prop_assert_eq!(&events, &any.expect("readable").events);
+            }
+        }
     }
 }

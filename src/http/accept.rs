@@ -61,7 +61,7 @@ pub struct Drained {
 /// A bound listener, not yet accepting: connections already wait in its queue.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     local_addr: SocketAddr,
     connections_max: usize,
 }
@@ -77,7 +77,7 @@ impl Listener {
         // A restart must not wait for the last run's connections to time out.
         socket.set_reuseaddr(true)?;
         socket.bind(addr)?;
-        let listener = socket.listen(BACKLOG)?;
+        let listener = socket.listen(BACKLOG)?.into_std()?;
         let local_addr = listener.local_addr()?;
         let connections_max = connections_max.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         Ok(Self { listener, local_addr, connections_max })
@@ -88,7 +88,8 @@ impl Listener {
         self.local_addr
     }
 
-    /// Runs `connection` for each connection, in a task of its own, until `shutdown` is ready; then
+    /// Runs `connection` for each connection, in a task of its own in the caller's runtime (which need
+    /// not be the one that it was bound in), until `shutdown` is ready; then
     /// stops accepting and lets them finish what is in flight. What is not done after `drain` is cut
     /// without an answer.
     ///
@@ -103,15 +104,17 @@ impl Listener {
         C: Fn(TcpStream, SocketAddr, Stopping) -> F,
         F: Future<Output = ()> + Send + 'static,
     {
+        let listener = TcpListener::from_std(self.listener).expect("the poll takes a listener");
+        let accepting = Accepting { listener, local_addr: self.local_addr };
         let permits = Arc::new(Semaphore::new(self.connections_max));
         let (stage, seen) = watch::channel(Stage::Open);
         let stopping = Stopping(seen);
         tokio::select! {
             () = shutdown => {}
-            () = self.accept(&connection, &permits, &stopping) => {}
+            () = accepting.accept(&connection, &permits, &stopping) => {}
         }
         // Those in the kernel's queue are reset, which tells their senders to try again.
-        drop(self.listener);
+        drop(accepting);
         stage.send_replace(Stage::Draining);
         let ended = permits.acquire_many(self.connections_max as u32);
         if timeout(drain, ended).await.is_ok() {
@@ -121,7 +124,15 @@ impl Listener {
         stage.send_replace(Stage::Closed);
         Drained { cut }
     }
+}
 
+/// A listener in the runtime that accepts.
+struct Accepting {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Accepting {
     /// Accepts for ever.
     async fn accept<C, F>(&self, connection: &C, permits: &Arc<Semaphore>, stopping: &Stopping)
     where

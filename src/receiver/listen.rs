@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tower::Service as _;
 use warp::filters::BoxedFilter;
@@ -23,6 +24,7 @@ use warp::reply::Response;
 
 use super::intake::Intake;
 use super::routes::{Peer, routes};
+use super::threads::Threads;
 use super::tls::{Tls, TlsError};
 use crate::config::ReceiverConfig;
 use crate::http::{Drained, Listener, Stopping, answer};
@@ -34,6 +36,8 @@ pub enum BindError {
     /// The address cannot be listened on.
     Address(SocketAddr, io::Error),
     Tls(TlsError),
+    /// No further threads, or too few file descriptors.
+    Threads(io::Error),
 }
 
 impl fmt::Display for BindError {
@@ -41,6 +45,7 @@ impl fmt::Display for BindError {
         match self {
             Self::Address(addr, error) => write!(f, "receiver.listen: cannot listen on {addr}: {error}"),
             Self::Tls(error) => write!(f, "receiver.tls: {error}"),
+            Self::Threads(error) => write!(f, "the receiver's threads cannot be started: {error}"),
         }
     }
 }
@@ -51,13 +56,15 @@ impl std::error::Error for BindError {}
 pub struct Receiver {
     listener: Listener,
     server: Server,
+    threads: Threads,
 }
 
 impl Receiver {
     /// Listens, and reads the certificates if there are any. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// [`BindError`] when the address is taken or not ours, or a certificate cannot be used.
+    /// [`BindError`] when the address is taken or not ours, a certificate cannot be used, or there are
+    /// no threads to be had.
     pub fn bind(config: &ReceiverConfig, intake: Arc<Intake>) -> Result<Self, BindError> {
         let tls = config.tls.as_ref().map(Tls::load).transpose().map_err(BindError::Tls)?;
         let listener = Listener::bind(config.listen, config.connections_max)
@@ -76,7 +83,8 @@ impl Receiver {
             accepted: metrics.requests.get_or_create_owned(&status_label(StatusCode::ACCEPTED)),
             metrics,
         };
-        Ok(Self { listener, server })
+        let threads = Threads::start().map_err(BindError::Threads)?;
+        Ok(Self { listener, server, threads })
     }
 
     /// The address, with the port that was given for port 0.
@@ -84,20 +92,34 @@ impl Receiver {
         self.listener.local_addr()
     }
 
-    /// Takes requests until `shutdown` is ready; then stops accepting, answers what is in flight,
-    /// and closes. What is not done after `drain` is cut without an answer.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>, drain: Duration) -> Drained {
-        let server = Arc::new(self.server);
-        let connection =
-            |stream, peer, stopping| Arc::clone(&server).connection(stream, Peer(peer), stopping);
-        let drained = self.listener.serve(connection, shutdown, drain).await;
+    /// Takes requests, on threads of its own, until `shutdown` is ready; then stops accepting, answers
+    /// what is in flight, and closes. What is not done after `drain` is cut without an answer.
+    ///
+    /// # Errors
+    /// When the accepting task has panicked.
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+        drain: Duration,
+    ) -> Result<Drained, JoinError> {
+        let (server, threads) = (Arc::new(self.server), Arc::new(self.threads));
+        let sharing = Arc::clone(&threads);
+        let connection = move |stream, peer, stopping| {
+            let (server, threads) = (Arc::clone(&server), Arc::clone(&sharing));
+            async move {
+                let serve = move |stream| server.connection(stream, Peer(peer), stopping);
+                threads.serve(stream, peer, serve).await;
+            }
+        };
+        let accepting = self.listener.serve(connection, shutdown, drain);
+        let drained = threads.first().spawn(accepting).await?;
         if drained.cut > 0 {
             tracing::warn!(
                 connections = drained.cut,
                 "requests that took too long at the end were cut; their senders keep them"
             );
         }
-        drained
+        Ok(drained)
     }
 }
 

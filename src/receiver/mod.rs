@@ -10,6 +10,7 @@
 //! no limit on a header's time, no bound on connections, no TLS and no deadline on its shutdown.
 
 mod listen;
+mod threads;
 mod tls;
 mod routes;
 mod auth;

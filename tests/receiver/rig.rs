@@ -82,15 +82,9 @@ impl Rig {
         let receiver = Receiver::bind(&config, Arc::clone(&intake)).expect("bound");
         let addr = receiver.local_addr();
         let (stop, stopped) = oneshot::channel();
-        let served = tokio::spawn(receiver.serve(
-            async {
-                if stopped.await.is_err() {
-                    // The rig was dropped: the test is over, and so is its runtime.
-                    std::future::pending().await
-                }
-            },
-            DRAIN,
-        ));
+        // Told to, or the rig was dropped: the test is over.
+        let shutdown = async { drop(stopped.await) };
+        let served = tokio::spawn(async { receiver.serve(shutdown, DRAIN).await.expect("no panic") });
         Self { addr, journal, quarantine, intake, metrics, stop, served, _folder: folder }
     }
 

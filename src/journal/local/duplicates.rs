@@ -1,34 +1,20 @@
 //! Which events came already: a registry that does not get its answer in time sends again.
 
-use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
+use std::hash::Hasher;
 
+use hashbrown::HashTable;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::event::Event;
 use crate::journal::Micros;
 
-/// At most this many events are remembered (about 20 MiB): at full rate the window is then shorter
+/// At most this many events are remembered (about 10 MiB): at full rate the window is then shorter
 /// than configured. A registry's second copy follows the first within seconds.
 pub const REMEMBERED_MAX: usize = 400_000;
 
-/// The keys are hashes already.
-#[derive(Default)]
-struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes.iter().rev() {
-            self.0 = self.0 << 8 | u64::from(byte);
-        }
-    }
-    fn write_u128(&mut self, key: u128) {
-        self.0 = key as u64;
-    }
-}
+/// Times are noted to this part of the window, so that there are few of them.
+const TIMES_PER_WINDOW: Micros = 1024;
 
 /// A 128-bit hash of `(source.instanceID, id)`: two events of one window sharing it by chance is
 /// less likely than a disk error that goes unnoticed.
@@ -46,21 +32,27 @@ pub fn key(event: &Event) -> Option<Key> {
     Some(hasher.finish128().as_u128())
 }
 
-/// The keys of the last events, as far as the window reaches.
+/// The keys of the last events, as far as the window reaches, in the order in which they came.
 pub struct Duplicates {
     window: Micros,
-    keys: HashSet<Key, BuildHasherDefault<Identity>>,
-    order: VecDeque<(Micros, Key)>,
+    keys: VecDeque<Key>,
+    /// Where each key stands, by numbers that count on while keys are forgotten: a set of the keys
+    /// themselves beside their order would hold each twice.
+    places: HashTable<u32>,
+    /// The number of the first key.
+    first: u32,
+    /// By when each group of keys had come, and how many they are.
+    times: VecDeque<(Micros, u32)>,
 }
 
 impl Duplicates {
     /// `window` in microseconds; 0: nothing is ever a duplicate.
     pub fn new(window: Micros) -> Self {
-        Self { window, keys: HashSet::default(), order: VecDeque::new() }
+        Self { window, keys: VecDeque::new(), places: HashTable::new(), first: 0, times: VecDeque::new() }
     }
 
     pub fn contains(&self, key: Key) -> bool {
-        self.keys.contains(&key)
+        self.places.find(hash(key), |&place| self.keys[self.index(place)] == key).is_some()
     }
 
     /// Remembers a key that is not there yet; answers whether it was new.
@@ -68,11 +60,16 @@ impl Duplicates {
         if self.window == 0 {
             return true;
         }
-        if !self.keys.insert(key) {
+        if self.contains(key) {
             return false;
         }
-        self.order.push_back((now, key));
-        if self.order.len() > REMEMBERED_MAX {
+        let place = self.first.wrapping_add(self.keys.len() as u32);
+        self.keys.push_back(key);
+        let (keys, first) = (&self.keys, self.first);
+        let rehash = |&place: &u32| hash(keys[place.wrapping_sub(first) as usize]);
+        self.places.insert_unique(hash(key), place, rehash);
+        self.note_time(now);
+        if self.keys.len() > REMEMBERED_MAX {
             self.forget_oldest();
         }
         true
@@ -80,16 +77,42 @@ impl Duplicates {
 
     /// Forgets what is older than the window.
     pub fn expire(&mut self, now: Micros) {
-        while self.order.front().is_some_and(|(at, _)| now - at > self.window) {
+        while self.times.front().is_some_and(|(at, _)| now - at > self.window) {
             self.forget_oldest();
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some((_, key)) = self.order.pop_front() {
-            self.keys.remove(&key);
+    /// Notes when the last key came, to a part of the window, and never too early.
+    fn note_time(&mut self, now: Micros) {
+        match self.times.back_mut() {
+            Some((by, count)) if now <= *by => *count += 1,
+            _ => self.times.push_back((now + self.window / TIMES_PER_WINDOW, 1)),
         }
     }
+
+    fn forget_oldest(&mut self) {
+        let Some(&key) = self.keys.front() else { return };
+        if let Ok(entry) = self.places.find_entry(hash(key), |&place| place == self.first) {
+            entry.remove();
+        }
+        self.keys.pop_front();
+        self.first = self.first.wrapping_add(1);
+        if let Some((_, count)) = self.times.front_mut() {
+            *count -= 1;
+            if *count == 0 {
+                self.times.pop_front();
+            }
+        }
+    }
+
+    fn index(&self, place: u32) -> usize {
+        place.wrapping_sub(self.first) as usize
+    }
+}
+
+/// Keys are hashes already.
+fn hash(key: Key) -> u64 {
+    key as u64
 }
 
 #[cfg(test)]
@@ -104,6 +127,18 @@ mod tests {
         assert!(seen.contains(1));
         seen.expire(101);
         assert!(!seen.contains(1) && seen.contains(2));
+    }
+
+    #[test]
+    fn remembers_the_last_ones_only() {
+        let mut seen = Duplicates::new(Micros::MAX / 2);
+        let count = REMEMBERED_MAX as Key + 1000;
+        // As in `key`, all bits of a key are spread.
+        let key = |number: Key| number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+        assert!((0..count).all(|number| seen.insert(key(number), number as Micros)));
+        assert!((0..1000).all(|number| !seen.contains(key(number))));
+        assert!((1000..count).all(|number| !seen.insert(key(number), 0)));
+        assert_eq!((seen.keys.len(), seen.places.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
     }
 
     #[test]

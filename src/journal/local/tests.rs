@@ -109,7 +109,7 @@ fn drops_second_copies_also_across_a_restart() {
         assert!(journal.stats().segments > 2, "the first copy is some segments back");
         let again = journal.append(vec![event("a", 0), event("b", 0), event("", 0), event("", 0)], at).await;
         assert_eq!(again, Ok(Appended { accepted: 3, duplicates: 1 }));
-        let later = at + options.deduplicate + 1;
+        let later = at + 2 * options.deduplicate;
         let again = journal.append(vec![event("a", 0)], later).await;
         assert_eq!(again, Ok(Appended { accepted: 1, duplicates: 0 }));
     });

@@ -133,6 +133,7 @@ impl Writer {
         let fresh = events.iter().zip(&self.keys).filter(|(_, key)| is_new(key));
         let bytes: usize = fresh.map(|(event, _)| record_bytes(event.encoded_len())).sum();
         self.make_room(bytes, arrived)?;
+        self.buffer.reserve(bytes);
 
         let mut appended = Appended::default();
         for (event, key) in events.into_iter().zip(std::mem::take(&mut self.keys)) {
@@ -234,9 +235,11 @@ impl Writer {
         }
     }
 
-    /// Writes and syncs the batch, shows it to the readers, and answers everybody in it.
+    /// Writes and syncs the batch, answers everybody in it, and wakes the readers. Whoever has an
+    /// answer can read what it was given for; but nobody is woken before the answers are out.
     fn commit(&mut self) {
-        if !self.placed.is_empty() {
+        let published = !self.placed.is_empty();
+        if published {
             let buffer = std::mem::take(&mut self.buffer);
             if let Err(error) = self.write_durably(&buffer) {
                 self.fail(&error);
@@ -244,9 +247,14 @@ impl Writer {
             }
             self.publish(buffer.into());
         }
+        let now = Instant::now();
         for Waiting { reply, appended, since } in self.waiting.drain(..) {
-            self.shared.metrics.journal_append_seconds.observe(since.elapsed().as_secs_f64());
+            let took = now.saturating_duration_since(since);
+            self.shared.metrics.journal_append_seconds.observe(took.as_secs_f64());
             drop(reply.send(Ok(appended))); // as above
+        }
+        if published {
+            self.shared.head.send_modify(|_| {});
         }
     }
 
@@ -258,7 +266,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The batch is durable: readers may have it. Its events now share the buffer that was
+    /// The batch is durable: readers may have it, once they look. Its events now share the buffer that was
     /// written, so that the requests' bodies can go.
     fn publish(&mut self, buffer: Bytes) {
         self.shared.metrics.journal_batch_events.observe(self.placed.len() as f64);
@@ -275,7 +283,11 @@ impl Writer {
             .collect();
         self.segment.set_newest(batch[batch.len() - 1].arrived);
         self.shared.tail.push(batch);
-        self.shared.head.send_replace(self.next);
+        let next = self.next;
+        self.shared.head.send_if_modified(|head| {
+            *head = next;
+            false // waking them is for later
+        });
     }
 
     /// After a failed write or sync nobody knows what is on disk, and the kernel may report the
