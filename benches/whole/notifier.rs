@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::handler::Handler;
-use crate::intake::NOWHERE;
+use crate::intake::filled;
 use crate::measure::{Aim, Row, Unit};
 use crate::rig::{BOUND, Bench, receiver};
 use crate::support::process::run;
-use crate::support::relay::Relay;
 
 pub async fn drained(bench: &Bench) -> Vec<Row> {
     let events = bench.count(50_000);
@@ -22,7 +21,7 @@ pub async fn drained(bench: &Bench) -> Vec<Row> {
     let Ok(notifier) = std::env::var("RELAY_BENCH_NOTIFIER") else {
         return vec![row.skipped("`RELAY_BENCH_NOTIFIER` names no program")];
     };
-    let relay = Relay::start(NOWHERE).await;
+    let relay = filled().await;
     let handler = Handler::start().await;
     let drain = async |to: SocketAddr| {
         let mut command = Command::new(&notifier);

@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use serde_json::value::RawValue;
 
 use super::{ConfigArg, Failure};
-use crate::journal::local::inspect::{self, SegmentReport};
+use crate::journal::local::inspect::{self, Damage, SegmentReport};
 use crate::journal::{Micros, Offset, Stored};
 
 #[derive(Debug, clap::Args)]
@@ -129,14 +129,13 @@ fn tell(out: &mut impl Write, report: &SegmentReport) -> io::Result<()> {
         writeln!(out, "  the header is damaged; the records do not need it")?;
     }
     for damage in &report.damage {
-        writeln!(
-            out,
-            "  damaged: bytes {} to {}, offsets {} to {} are lost",
-            damage.bytes.start,
-            damage.bytes.end - 1,
-            damage.lost.start,
-            damage.lost.end - 1
-        )?;
+        let Damage { bytes, lost } = damage;
+        write!(out, "  damaged: bytes {} to {}, ", bytes.start, bytes.end - 1)?;
+        if lost.is_empty() {
+            writeln!(out, "between records: nothing is lost")?;
+        } else {
+            writeln!(out, "offsets {} to {} are lost", lost.start, lost.end - 1)?;
+        }
     }
     if report.undecodable > 0 {
         writeln!(out, "  {} records hold events that this version cannot read", report.undecodable)?;

@@ -21,7 +21,7 @@ const WINDOW_BYTES: usize = 1 << 20;
 pub struct Damage {
     /// Bytes of the file.
     pub bytes: Range<u64>,
-    /// The offsets that are gone.
+    /// The offsets that are gone; empty when the next record that is good is the one that was due.
     pub lost: Range<Offset>,
 }
 
@@ -186,6 +186,11 @@ mod tests {
         let bytes = (4096 + record) as u64..(4096 + 2 * record) as u64;
         assert_eq!(damaged.damage, [Damage { bytes, lost: 2..3 }]);
         assert_eq!(ids, ["1", "3", "4", "5"]);
+
+        let mut between = whole.clone();
+        between.splice(4096 + record..4096 + record, [0xff; 64]);
+        let (between, ids) = report(between);
+        assert_eq!((between.damage[0].lost.clone(), ids.len()), (2..2, 5));
 
         let last = (4096 + 4 * record) as u64;
         let (torn, _) = report(whole[..whole.len() - 20].to_vec());

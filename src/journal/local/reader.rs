@@ -58,7 +58,7 @@ fn read_segment(segment: &Segment, from: Offset, limit: Offset, bytes_max: usize
             }
             Step::Damage { bytes, lost: gone } => {
                 tracing::error!(path = %segment.file.path().display(), from = bytes.start, to = bytes.end,
-                    first = gone.start, last = gone.end - 1, "damaged records in the journal; what follows is good");
+                    first = gone.start, lost = gone.end - gone.start, "damaged records in the journal; what follows is good");
                 lost += gone.end.saturating_sub(gone.start.max(from));
                 next = next.max(gone.end);
             }

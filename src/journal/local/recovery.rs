@@ -206,7 +206,7 @@ fn find_end(last: &Segment, keys: &mut Vec<(Micros, duplicates::Key)>) -> io::Re
             Step::Damage { bytes, lost } => {
                 damaged += lost.end - lost.start;
                 tracing::error!(path = %last.file.path().display(), from = bytes.start, to = bytes.end,
-                    first = lost.start, last = lost.end - 1, "damaged records in the journal; what follows is good");
+                    first = lost.start, lost = lost.end - lost.start, "damaged records in the journal; what follows is good");
             }
             Step::End { at, torn } => {
                 if torn {
