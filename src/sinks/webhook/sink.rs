@@ -19,8 +19,11 @@ use crate::sinks::{Context, Fault, Message, Settled, Sink};
 const RELAY_ID: HeaderName = HeaderName::from_static("relay-id");
 /// How much of an answer's body is read, so that its connection can be used again.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Lanes fill unevenly: for each message that can be on its way, so many may be in flight.
-const WAITING: usize = 4;
+/// Lanes fill unevenly, and what is behind the slowest one's oldest message is not settled: for each
+/// request that can be on its way, so many may be in flight, or else a part of the lanes is idle.
+const REQUESTS_WAITING: usize = 4;
+/// And for each lane at least so many messages.
+const MESSAGES_WAITING: usize = 32;
 const WINDOW_MIN: usize = 64;
 
 pub struct WebhookSink {
@@ -133,7 +136,8 @@ impl Sink for WebhookSink {
     }
 
     fn window(&self) -> usize {
-        (self.options.concurrency * self.options.batch * WAITING).max(WINDOW_MIN)
+        let a_lane = (self.options.batch * REQUESTS_WAITING).max(MESSAGES_WAITING);
+        (self.options.concurrency * a_lane).max(WINDOW_MIN)
     }
 }
 
