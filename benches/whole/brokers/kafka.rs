@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::{ClientContext, DefaultClientContext};
-use rdkafka::consumer::{Consumer, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
@@ -41,6 +41,7 @@ impl Kafka {
             .set("acks", "all")
             .set("enable.idempotence", "true")
             .set("compression.type", "none")
+            .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", "5")
             .set("batch.size", "1000000")
             .set("message.max.bytes", "16777216")
@@ -56,6 +57,8 @@ impl Kafka {
 impl Broker for Kafka {
     async fn prepare(&self, place: &str) {
         self.node.create_topic(place, PARTITIONS).await;
+        let (settings, topic) = (self.settings(), place.to_owned());
+        blocking(move || await_leaders(&settings, &topic)).await;
     }
 
     fn sink(&self, place: &str) -> String {
@@ -105,6 +108,18 @@ impl Broker for Kafka {
         config.set("bootstrap.servers", self.node.bootstrap());
         let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
         admin.delete_topics(&[place], &AdminOptions::new()).await.expect("delete a topic");
+    }
+}
+
+/// Waits until each partition's leader answers. Before that librdkafka can report records as delivered
+/// that the broker has refused; the relay's sink tells, the reference does not.
+fn await_leaders(settings: &ClientConfig, topic: &str) {
+    let consumer: BaseConsumer = settings.create().expect("a consumer");
+    let end = Instant::now() + BOUND;
+    for partition in 0..PARTITIONS {
+        while consumer.fetch_watermarks(topic, partition, Duration::from_secs(1)).is_err() {
+            assert!(Instant::now() < end, "no leader for partition {partition} of {topic}");
+        }
     }
 }
 
