@@ -376,10 +376,11 @@ mod tests {
         /// One pass finds just what two do.
         #[test]
         fn one_pass_is_as_good_as_two(
-            middle in prop::collection::vec(piece(), 0..8),
+            pieces in prop::collection::vec(piece(), 0..8),
+            between in prop::sample::select(vec!["", ",", " ,\n"]),
             is_framed in any::<bool>(),
         ) {
-            let middle = middle.concat();
+            let middle = pieces.join(between);
             let text = if is_framed { format!("{{\"events\":[{middle}]}}") } else { middle };
             let body = Bytes::from(text);
             let text = std::str::from_utf8(&body).expect("text");

@@ -89,9 +89,8 @@ impl Listener {
     }
 
     /// Runs `connection` for each connection, in a task of its own in the caller's runtime (which need
-    /// not be the one that it was bound in), until `shutdown` is ready; then
-    /// stops accepting and lets them finish what is in flight. What is not done after `drain` is cut
-    /// without an answer.
+    /// not be the one that it was bound in), until `shutdown` is ready; then stops accepting and lets
+    /// them finish what is in flight. What is not done after `drain` is cut without an answer.
     ///
     /// `connection` is to end soon after its [`Stopping`] says so, as [`answer`] does.
     pub async fn serve<C, F>(

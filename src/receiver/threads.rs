@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
-/// One thread does for about 100,000 events a second; more are for TLS handshakes.
+/// One thread takes some 80,000 events a second (docs/performance.md); more are for TLS handshakes.
 const THREADS_MAX: usize = 8;
 
 /// So many more connections may the accepting thread have than another: handing one over costs a

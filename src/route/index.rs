@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::GlobSet;
 
 use super::Matcher;
-use super::matcher::{Patterns, Subject};
+use super::matcher::{Patterns, Subject, sets};
 use crate::event::Event;
 
 /// A list of patterns, by its number among all different ones.
@@ -32,16 +32,9 @@ struct Needs {
 struct Field {
     subject: Subject,
     exact: HashMap<String, Vec<ListId>>,
-    /// More than one set only where all patterns together are too much for one.
-    globs: Vec<Globs>,
-}
-
-/// Globs that are tried all at once.
-#[derive(Clone, Debug)]
-struct Globs {
-    set: GlobSet,
-    /// By the glob's place in the set.
-    lists: Vec<ListId>,
+    globs: Vec<GlobSet>,
+    /// By the glob's place in all of the sets, one after the other.
+    lists_of_globs: Vec<ListId>,
 }
 
 /// Which lists an event fits, by their numbers.
@@ -69,9 +62,11 @@ impl Index {
             for &list in field.exact.get(text).into_iter().flatten() {
                 fits[list] = true;
             }
+            let mut lists = &field.lists_of_globs[..];
             for globs in &field.globs {
-                globs.set.matches_into(text, &mut places);
-                places.iter().for_each(|&place| fits[globs.lists[place]] = true);
+                globs.matches_into(text, &mut places);
+                places.iter().for_each(|&place| fits[lists[place]] = true);
+                lists = &lists[globs.len()..];
             }
         }
         Fits(fits)
@@ -104,37 +99,19 @@ impl<'m> Lists<'m> {
         let about = |subject| {
             let lists = self.patterns.iter().enumerate().filter(move |(_, list)| list.subject() == subject);
             let mut exact: HashMap<_, Vec<_>> = HashMap::new();
-            let mut globs = Vec::new();
+            let (mut globs, mut lists_of_globs) = (Vec::new(), Vec::new());
             for (number, patterns) in lists {
                 for text in patterns.exact() {
                     exact.entry(text.clone()).or_default().push(number);
                 }
-                globs.extend(patterns.globs().iter().map(|glob| (glob, number)));
+                globs.extend_from_slice(patterns.globs());
+                lists_of_globs.resize(globs.len(), number);
             }
-            Field { subject, exact, globs: sets(&globs) }
+            let globs = sets(&globs).expect("each fits by itself, or its matcher would not be");
+            Field { subject, exact, globs, lists_of_globs }
         };
         let fields = Subject::ALL.into_iter().map(about);
         fields.filter(|field| !(field.exact.is_empty() && field.globs.is_empty())).collect()
-    }
-}
-
-/// One set of all globs, or as few as it takes: a set has a bound on the memory it may need. Each
-/// glob is known to fit into one by itself ([`Matcher::new`]).
-fn sets(globs: &[(&Glob, ListId)]) -> Vec<Globs> {
-    if globs.is_empty() {
-        return Vec::new();
-    }
-    let mut builder = GlobSetBuilder::new();
-    for (glob, _) in globs {
-        builder.add((*glob).clone());
-    }
-    match builder.build() {
-        Ok(set) => vec![Globs { set, lists: globs.iter().map(|(_, list)| *list).collect() }],
-        Err(error) if globs.len() == 1 => unreachable!("{}: {error}", globs[0].0),
-        Err(_) => {
-            let (left, right) = globs.split_at(globs.len() / 2);
-            [sets(left), sets(right)].concat()
-        }
     }
 }
 
@@ -178,6 +155,10 @@ mod tests {
         let fits = index.look(&event("", &format!("{}-2999/xyz", "x".repeat(60)), ""));
         let matched: Vec<_> = (0..=3000).filter(|&route| index.is_match(route, &fits)).collect();
         assert_eq!(matched, [3000]);
+        // The same in one list: it is no mistake, and its own matcher finds it.
+        let all = matcher(&format!("{{repositories: [{}]}}", many.join(", ")));
+        assert!(all.is_match(&event("", &format!("{}-2999/xyz", "x".repeat(60)), "")));
+        assert!(!all.is_match(&event("", "other", "")));
     }
 
     fn pattern() -> impl Strategy<Value = &'static str> {

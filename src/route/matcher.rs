@@ -108,7 +108,7 @@ pub(super) struct Patterns {
     written: Vec<String>,
     exact: Vec<String>,
     globs: Vec<Glob>,
-    set: Option<GlobSet>,
+    sets: Vec<GlobSet>,
 }
 
 impl Patterns {
@@ -133,8 +133,7 @@ impl Patterns {
 
     fn fit(&self, event: &Event) -> bool {
         let text = self.subject.of(event);
-        self.exact.iter().any(|exact| exact == text)
-            || self.set.as_ref().is_some_and(|globs| globs.is_match(text))
+        self.exact.iter().any(|exact| exact == text) || self.sets.iter().any(|globs| globs.is_match(text))
     }
 }
 
@@ -240,15 +239,20 @@ fn compile(conditions: &Conditions, prefix: &str, errors: &mut Vec<PatternError>
         if written.is_empty() {
             continue;
         }
-        let mut patterns =
-            Patterns { subject, written: written.to_vec(), exact: Vec::new(), globs: Vec::new(), set: None };
+        let mut patterns = Patterns {
+            subject,
+            written: written.to_vec(),
+            exact: Vec::new(),
+            globs: Vec::new(),
+            sets: Vec::new(),
+        };
         for (index, pattern) in written.iter().enumerate() {
             if let Err(what) = patterns.add(pattern) {
                 errors.push((format!("{prefix}{}[{index}]", subject.key()), what));
             }
         }
-        match set(&patterns.globs) {
-            Ok(set) => patterns.set = set,
+        match sets(&patterns.globs) {
+            Ok(sets) => patterns.sets = sets,
             Err(error) => errors.push((format!("{prefix}{}", subject.key()), format!("too much: {error}"))),
         }
         compiled.push(patterns);
@@ -256,16 +260,27 @@ fn compile(conditions: &Conditions, prefix: &str, errors: &mut Vec<PatternError>
     compiled
 }
 
-/// Globs that are tried all at once; `None` of none.
-fn set(globs: &[Glob]) -> Result<Option<GlobSet>, globset::Error> {
+/// Globs that are tried all at once, in their order: one set, or as few as it takes, since a set has a
+/// bound on the memory that it may need.
+///
+/// # Errors
+/// globset's, when one of them is too much by itself.
+pub(super) fn sets(globs: &[Glob]) -> Result<Vec<GlobSet>, globset::Error> {
     if globs.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut builder = GlobSetBuilder::new();
     for glob in globs {
         builder.add(glob.clone());
     }
-    builder.build().map(Some)
+    match builder.build() {
+        Ok(set) => Ok(vec![set]),
+        Err(error) if globs.len() == 1 => Err(error),
+        Err(_) => {
+            let (left, right) = globs.split_at(globs.len() / 2);
+            Ok([sets(left)?, sets(right)?].concat())
+        }
+    }
 }
 
 #[cfg(test)]
