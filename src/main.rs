@@ -15,6 +15,11 @@ fn main() -> ExitCode {
     // It fails only when one is installed already, which then is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 
+    // mimalloc asks for huge pages, of which the relay would touch a little of each: 2 MiB of memory
+    // for a few kilobytes. A kernel without them refuses, which is as good.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+
     let cli = Cli::parse();
     cli.init_logging();
     let runtime = match tokio::runtime::Runtime::new() {

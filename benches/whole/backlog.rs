@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use relay::event::{Envelope, Event};
 
-use crate::brokers::{Broker, Webhook};
+use crate::brokers::{Destination, Webhook};
 use crate::load;
 use crate::measure::{Aim, Row, Unit};
 use crate::rig::{BOUND, Bench, blocking, rate, receiver};
@@ -46,7 +46,7 @@ fn row(to: &str, reference: &str) -> Row {
     Row::new(&format!("backlog into {to}"), reference, Unit::EventsPerSecond, Aim::AtLeast(0.9))
 }
 
-async fn measure<B: Broker>(bench: &Bench, broker: &B, row: Row) -> Row {
+async fn measure(bench: &Bench, broker: &impl Destination, row: Row) -> Row {
     let backlog = bench.backlog().await;
     let relay = async || {
         let place = unique("bench");

@@ -62,8 +62,10 @@ fn main() {
     // Before any TLS stack in here looks for a default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut arguments: Vec<_> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == handler::ARGUMENT) {
-        handler::serve(&arguments[1..]);
+    match arguments.first().map(String::as_str) {
+        Some(handler::ARGUMENT) => handler::serve(&arguments[1..]),
+        Some(brokers::webhook::ARGUMENT) => brokers::webhook::serve(&arguments[1..]),
+        _ => {}
     }
     arguments.retain(|argument| argument != "--bench"); // cargo adds it
     if arguments.iter().any(|argument| argument == "--list") {

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use relay::event::Event;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Broker, Publisher};
+use super::{Broker, Destination, Publisher};
 use crate::rig::rate;
 use crate::support::nats::{Nats, Options};
 
@@ -33,7 +33,7 @@ impl JetStream {
     }
 }
 
-impl Broker for JetStream {
+impl Destination for JetStream {
     async fn prepare(&self, place: &str) {
         self.server.create_stream(place, &[&format!("{place}.>")]).await;
     }
@@ -43,11 +43,6 @@ impl Broker for JetStream {
             "nats: {{ servers: \"{}\", jetstream: {{}} }}\n    topic: \"{place}.{{action}}\"",
             self.server.url()
         )
-    }
-
-    fn peer_output(&self, place: &str) -> String {
-        let url = self.server.url();
-        format!("{{ nats: {{ url: \"{url}\", subject: \"{place}.peer\", stream: {place} }} }}")
     }
 
     async fn publish(&self, place: &str, events: Arc<Vec<Event>>) -> f64 {
@@ -64,6 +59,21 @@ impl Broker for JetStream {
             ack.await.expect("stored");
         }
         rate(events.len() as u64, began.elapsed())
+    }
+
+    async fn count(&self, place: &str) -> u64 {
+        self.server.count(place).await
+    }
+
+    async fn remove(&self, place: &str) {
+        self.server.jetstream().await.delete_stream(place).await.expect("delete a stream");
+    }
+}
+
+impl Broker for JetStream {
+    fn peer_output(&self, place: &str) -> String {
+        let url = self.server.url();
+        format!("{{ nats: {{ url: \"{url}\", subject: \"{place}.peer\", stream: {place} }} }}")
     }
 
     type Publisher = One;
@@ -85,14 +95,6 @@ impl Broker for JetStream {
             }
         });
         arrivals
-    }
-
-    async fn count(&self, place: &str) -> u64 {
-        self.server.count(place).await
-    }
-
-    async fn remove(&self, place: &str) {
-        self.server.jetstream().await.delete_stream(place).await.expect("delete a stream");
     }
 }
 

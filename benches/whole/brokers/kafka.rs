@@ -15,7 +15,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use relay::event::Event;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Broker, Publisher};
+use super::{Broker, Destination, Publisher};
 use crate::rig::{BOUND, blocking, rate};
 use crate::support::kafka;
 
@@ -54,7 +54,7 @@ impl Kafka {
     }
 }
 
-impl Broker for Kafka {
+impl Destination for Kafka {
     async fn prepare(&self, place: &str) {
         self.node.create_topic(place, PARTITIONS).await;
         let (settings, topic) = (self.settings(), place.to_owned());
@@ -65,14 +65,27 @@ impl Broker for Kafka {
         format!("kafka: {{ brokers: \"{}\" }}\n    topic: {place}", self.node.bootstrap())
     }
 
-    fn peer_output(&self, place: &str) -> String {
-        let bootstrap = self.node.bootstrap();
-        format!("{{ kafka: {{ url: \"{bootstrap}\", topic: {place}, create_topic: false }} }}")
-    }
-
     async fn publish(&self, place: &str, events: Arc<Vec<Event>>) -> f64 {
         let (settings, topic) = (self.settings(), place.to_owned());
         blocking(move || produce(&settings, &topic, &events)).await
+    }
+
+    async fn count(&self, place: &str) -> u64 {
+        u64::try_from(self.node.count(&[place]).await).expect("a count")
+    }
+
+    async fn remove(&self, place: &str) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.node.bootstrap());
+        let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
+        admin.delete_topics(&[place], &AdminOptions::new()).await.expect("delete a topic");
+    }
+}
+
+impl Broker for Kafka {
+    fn peer_output(&self, place: &str) -> String {
+        let bootstrap = self.node.bootstrap();
+        format!("{{ kafka: {{ url: \"{bootstrap}\", topic: {place}, create_topic: false }} }}")
     }
 
     type Publisher = One;
@@ -97,17 +110,6 @@ impl Broker for Kafka {
             while consumer.recv().await.is_ok() && arrived.send(Instant::now()).is_ok() {}
         });
         arrivals
-    }
-
-    async fn count(&self, place: &str) -> u64 {
-        u64::try_from(self.node.count(&[place]).await).expect("a count")
-    }
-
-    async fn remove(&self, place: &str) {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.node.bootstrap());
-        let admin: AdminClient<DefaultClientContext> = config.create().expect("an admin client");
-        admin.delete_topics(&[place], &AdminOptions::new()).await.expect("delete a topic");
     }
 }
 

@@ -11,7 +11,7 @@ use lapin::{BasicProperties, Channel, Connection, ExchangeKind, PublisherConfirm
 use relay::event::Event;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{Broker, Publisher};
+use super::{Broker, Destination, Publisher};
 use crate::rig::rate;
 use crate::support::rabbitmq;
 
@@ -42,7 +42,7 @@ impl RabbitMq {
     }
 }
 
-impl Broker for RabbitMq {
+impl Destination for RabbitMq {
     async fn prepare(&self, place: &str) {
         self.node.declare_exchange(place, ExchangeKind::Topic).await;
         let queue = self.node.declare_queue_bound(place, "#").await;
@@ -51,11 +51,6 @@ impl Broker for RabbitMq {
 
     fn sink(&self, place: &str) -> String {
         format!("rabbitmq: {{ uri: \"{}\", exchange: {{ name: {place} }} }}", self.node.amqp_uri())
-    }
-
-    fn peer_output(&self, place: &str) -> String {
-        let (uri, queue) = (self.node.amqp_uri(), self.queue(place));
-        format!("{{ amqp: {{ url: \"{uri}\", queue: {queue} }} }}")
     }
 
     async fn publish(&self, place: &str, events: Arc<Vec<Event>>) -> f64 {
@@ -75,6 +70,27 @@ impl Broker for RabbitMq {
         let rate = rate(events.len() as u64, began.elapsed());
         let _ = connection.close(200, "done".into()).await;
         rate
+    }
+
+    async fn count(&self, place: &str) -> u64 {
+        let queue = self.queue(place);
+        u64::from(self.node.depth(&queue).await)
+    }
+
+    async fn remove(&self, place: &str) {
+        let queue = self.queue(place);
+        let connection = self.node.connect().await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+        deleted.expect("delete a queue");
+        let _ = connection.close(200, "done".into()).await;
+    }
+}
+
+impl Broker for RabbitMq {
+    fn peer_output(&self, place: &str) -> String {
+        let (uri, queue) = (self.node.amqp_uri(), self.queue(place));
+        format!("{{ amqp: {{ url: \"{uri}\", queue: {queue} }} }}")
     }
 
     type Publisher = One;
@@ -103,20 +119,6 @@ impl Broker for RabbitMq {
             }
         });
         arrivals
-    }
-
-    async fn count(&self, place: &str) -> u64 {
-        let queue = self.queue(place);
-        u64::from(self.node.depth(&queue).await)
-    }
-
-    async fn remove(&self, place: &str) {
-        let queue = self.queue(place);
-        let connection = self.node.connect().await;
-        let channel = connection.create_channel().await.expect("a channel");
-        let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
-        deleted.expect("delete a queue");
-        let _ = connection.close(200, "done".into()).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::{SegmentFile, sync_folder_of};
-use super::duplicates::{self, Duplicates, REMEMBERED_MAX};
+use super::duplicates::{self, Duplicates};
 use super::format::{Record, SEGMENT_HEADER_BYTES, SegmentHeader};
 use super::scan::{Scan, Step};
 use super::segments::Segment;
@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::journal::{Micros, Offset};
 
 /// How much is read at a time.
-const WINDOW_BYTES: usize = 1 << 20;
+const WINDOW_BYTES: usize = 256 << 10;
 
 /// At most this many bytes of older segments are read for the duplicate window, so that a start
 /// takes no longer with a long backlog.
@@ -161,9 +161,10 @@ pub fn find(
         older.set_newest(newer.created);
     }
     let last = segments.back().cloned().expect("there is a segment by now");
-    let mut keys = Vec::new();
-    let end = find_end(&last, &mut keys).map_err(io)?;
-    let duplicates = remember(&segments, keys, window, now).map_err(io)?;
+    let mut memory = Memory { duplicates: Duplicates::new(window), since: now.saturating_sub(window) };
+    remember(&segments, &mut memory).map_err(io)?;
+    let end = find_end(&last, &mut memory).map_err(io)?;
+    let Memory { duplicates, .. } = memory;
     Ok(Found { segments, at: end.at, next: end.next, duplicates, damaged: end.damaged })
 }
 
@@ -195,14 +196,37 @@ struct End {
     damaged: u64,
 }
 
-/// Walks through the last segment to its end, notes the keys of its events, and cuts a torn tail.
-fn find_end(last: &Segment, keys: &mut Vec<(Micros, duplicates::Key)>) -> io::Result<End> {
+/// The duplicate window as it fills, oldest first.
+struct Memory {
+    duplicates: Duplicates,
+    /// Where the window begins.
+    since: Micros,
+}
+
+impl Memory {
+    /// Notes where the record stands, for readers, and that its event has come.
+    fn note(&mut self, record: &Record, segment: &Segment) {
+        segment.set_newest(record.arrived);
+        if record.at % (256 << 10) < record.next_at - record.at {
+            segment.mark(record.offset, record.at);
+        }
+        if record.arrived < self.since {
+            return;
+        }
+        if let Some(key) = Event::decode(record.payload.clone()).ok().as_ref().and_then(duplicates::key) {
+            self.duplicates.insert(key, record.arrived);
+        }
+    }
+}
+
+/// Walks through the last segment to its end, notes its events, and cuts a torn tail.
+fn find_end(last: &Segment, memory: &mut Memory) -> io::Result<End> {
     let mut damaged = 0;
     let mut scan =
         Scan::new(&last.file, SEGMENT_HEADER_BYTES, last.bytes, last.base, Offset::MAX, WINDOW_BYTES);
     loop {
         match scan.step()? {
-            Step::Record(record) => note(&record, last, keys),
+            Step::Record(record) => memory.note(&record, last),
             Step::Damage { bytes, lost } => {
                 damaged += lost.end - lost.start;
                 tracing::error!(path = %last.file.path().display(), from = bytes.start, to = bytes.end,
@@ -221,50 +245,26 @@ fn find_end(last: &Segment, keys: &mut Vec<(Micros, duplicates::Key)>) -> io::Re
     }
 }
 
-fn note(record: &Record, segment: &Segment, keys: &mut Vec<(Micros, duplicates::Key)>) {
-    segment.set_newest(record.arrived);
-    if record.at % (256 << 10) < record.next_at - record.at {
-        segment.mark(record.offset, record.at);
-    }
-    if let Some(key) = Event::decode(record.payload.clone()).ok().as_ref().and_then(duplicates::key) {
-        keys.push((record.arrived, key));
-    }
-}
-
-/// The events of the duplicate window, from the last segment's `keys` and, as far as the window and
-/// [`DUPLICATES_BYTES_MAX`] reach, from the segments before it.
-fn remember(
-    segments: &VecDeque<Arc<Segment>>,
-    keys: Vec<(Micros, duplicates::Key)>,
-    window: Micros,
-    now: Micros,
-) -> io::Result<Duplicates> {
-    let mut runs = vec![keys];
+/// Notes the events of the segments before the last, as far as the window and
+/// [`DUPLICATES_BYTES_MAX`] reach back.
+fn remember(segments: &VecDeque<Arc<Segment>>, memory: &mut Memory) -> io::Result<()> {
     let mut bytes = 0;
-    let newer = segments.iter().rev().zip(segments.iter().rev().skip(1));
-    for (newer, older) in newer {
+    let newest_first = segments.iter().rev().zip(segments.iter().rev().skip(1));
+    let within = newest_first.take_while(|(newer, older)| {
         bytes += older.bytes;
-        let enough = runs.iter().map(Vec::len).sum::<usize>() >= REMEMBERED_MAX;
-        if enough || bytes > DUPLICATES_BYTES_MAX || now - newer.created > window {
-            break;
-        }
-        let mut run = Vec::new();
+        bytes <= DUPLICATES_BYTES_MAX && newer.created >= memory.since
+    });
+    let within: Vec<_> = within.collect();
+    for (newer, older) in within.into_iter().rev() {
         let mut scan =
             Scan::new(&older.file, SEGMENT_HEADER_BYTES, older.bytes, older.base, newer.base, WINDOW_BYTES);
         loop {
             match scan.step()? {
-                Step::Record(record) => note(&record, older, &mut run),
+                Step::Record(record) => memory.note(&record, older),
                 Step::Damage { .. } => {}
                 Step::End { .. } => break,
             }
         }
-        runs.push(run);
     }
-    let mut duplicates = Duplicates::new(window);
-    for (arrived, key) in runs.into_iter().rev().flatten() {
-        if now - arrived <= window {
-            duplicates.insert(key, arrived);
-        }
-    }
-    Ok(duplicates)
+    Ok(())
 }
