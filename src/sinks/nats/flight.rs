@@ -35,6 +35,11 @@ impl Flight {
         self.first + self.messages.len() as Number - 1
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Forgets all of them; confirmations that still come are for none.
     pub fn clear(&mut self) {
         self.first += self.messages.len() as Number;

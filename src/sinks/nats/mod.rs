@@ -6,6 +6,7 @@
 
 mod connection;
 mod flight;
+mod rounds;
 mod sink;
 mod stream;
 

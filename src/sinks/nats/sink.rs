@@ -9,8 +9,8 @@
 //!
 //! A message to a subject that we may not publish to gets no answer, only a notice (`-ERR`) on the
 //! connection, before the answers to what came after. The client hands notices and messages over
-//! by different tasks, so a core marker goes round twice: on its second return the notice has had a
-//! whole round trip to be seen.
+//! by different tasks, so a core message counts as taken on the second return of a marker: the
+//! notice has had a whole round trip to be seen by then ([`super::rounds`]).
 
 use std::sync::Arc;
 
@@ -18,20 +18,19 @@ use async_nats::header::{HeaderMap, HeaderName, HeaderValue, NATS_EXPECTED_STREA
 use async_nats::jetstream;
 use async_nats::{Client, PublishError, PublishErrorKind, StatusCode, Subject, Subscriber};
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::connection::{self, Notices};
 use super::flight::{Flight, Number, Verdict, verdict};
+use super::rounds::Rounds;
 use super::{NatsOptions, stream};
 use crate::sinks::format::percent_encoded;
 use crate::sinks::{Context, Fault, FaultKind, Message, Options, Rejection, Settled, Sink};
 
 const ID: HeaderName = HeaderName::from_static("id");
 const CONTENT_TYPE: HeaderName = HeaderName::from_static("Content-Type");
-/// The payload of a marker on its second round.
-const SECOND_ROUND: &[u8] = b"2";
 
 pub struct NatsSink {
     options: NatsOptions,
@@ -97,14 +96,14 @@ struct Live {
     inbox: String,
     answers: Subscriber,
     flight: Flight,
+    /// The most messages in flight.
+    window: usize,
     mode: Mode,
 }
 
 enum Mode {
-    Core {
-        /// The marker to send on its second round; kept here so that dropping `settle` forgets none.
-        second_round: Option<Number>,
-    },
+    /// Kept here so that dropping `settle` forgets no marker.
+    Core(Rounds),
     JetStream {
         context: Box<jetstream::Context>,
         /// The stream that must take each message, when one is configured.
@@ -121,7 +120,7 @@ impl Live {
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.*")).await.map_err(Fault::disconnected)?;
         let mode = match &options.jetstream {
-            None => Mode::Core { second_round: None },
+            None => Mode::Core(Rounds::default()),
             Some(jetstream) => {
                 let js = stream::jetstream(client.clone(), jetstream, context);
                 tokio::select! {
@@ -132,14 +131,15 @@ impl Live {
             }
         };
         let target = options.target();
-        Ok(Self { client, notices, target, inbox, answers, flight: Flight::default(), mode })
+        let (flight, window) = (Flight::default(), options.window);
+        Ok(Self { client, notices, target, inbox, answers, flight, window, mode })
     }
 
     /// Forgets what is in flight, and keeps the connection.
     fn forget(&mut self) {
         self.flight.clear();
         match &mut self.mode {
-            Mode::Core { second_round } => *second_round = None,
+            Mode::Core(rounds) => *rounds = Rounds::default(),
             Mode::JetStream { lookup, .. } => *lookup = None,
         }
     }
@@ -153,7 +153,7 @@ impl Live {
             last = Some(number);
             let body = message.body.clone();
             let published = match self.mode {
-                Mode::Core { .. } => self.client.publish_with_headers(subject, headers, body).await,
+                Mode::Core(_) => self.client.publish_with_headers(subject, headers, body).await,
                 Mode::JetStream { .. } => {
                     let reply = self.place(number);
                     self.client.publish_with_reply_and_headers(subject, reply, headers, body).await
@@ -163,10 +163,10 @@ impl Live {
                 self.not_published(number, &error)?;
             }
         }
-        if let (Mode::Core { .. }, Some(last)) = (&self.mode, last) {
-            self.mark(last, Bytes::new()).await?;
+        match last {
+            Some(last) => self.mark(last).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// A message's own subject below the inbox.
@@ -174,8 +174,14 @@ impl Live {
         format!("{}.{number}", self.inbox)
     }
 
-    async fn mark(&self, number: Number, payload: Bytes) -> Result<(), Fault> {
-        let sent = self.client.publish(self.place(number), payload).await;
+    /// Sends a marker behind message `number`; JetStream needs none.
+    async fn mark(&mut self, number: Number) -> Result<(), Fault> {
+        let place = self.place(number);
+        let Mode::Core(rounds) = &mut self.mode else { return Ok(()) };
+        let sent = self.client.publish(place, rounds.payload()).await;
+        if sent.is_ok() {
+            rounds.sent();
+        }
         sent.map_err(|_| self.lost())
     }
 
@@ -221,13 +227,14 @@ impl Live {
                 self.look_up().await?;
                 continue;
             }
-            self.send_second_round().await?;
+            let due = if let Mode::Core(rounds) = &self.mode { rounds.due() } else { None };
             tokio::select! {
                 answer = self.answers.next() => {
                     let answer = answer.ok_or_else(|| self.lost())?;
                     self.note(&answer)?;
                 }
                 () = self.notices.changed() => {}
+                number = passed(due) => self.mark(number).await?,
             }
             // Whatever else is there already, so that one call settles much.
             while let Some(answer) = self.answers.next().now_or_never() {
@@ -254,11 +261,13 @@ impl Live {
         let number = answer.subject.rsplit('.').next().and_then(|word| word.parse::<Number>().ok());
         let Some(number) = number else { return Ok(()) };
         match &mut self.mode {
-            Mode::Core { .. } if answer.payload == SECOND_ROUND => {
-                self.note_denied()?;
-                self.flight.confirm_through(number);
+            Mode::Core(rounds) => {
+                let hurry = self.flight.len() * 2 > self.window;
+                if let Some(taken) = rounds.returned(number, &answer.payload, hurry) {
+                    self.note_denied()?;
+                    self.flight.confirm_through(taken);
+                }
             }
-            Mode::Core { second_round } => *second_round = Some(number),
             Mode::JetStream { .. } if answer.status == Some(StatusCode::NO_RESPONDERS) => {
                 self.flight.no_responders(number);
             }
@@ -268,14 +277,6 @@ impl Live {
                 Verdict::Fault(fault) if self.flight.holds(number) => return Err(fault),
                 Verdict::Fault(_) => {}
             },
-        }
-        Ok(())
-    }
-
-    async fn send_second_round(&mut self) -> Result<(), Fault> {
-        if let Mode::Core { second_round: Some(number) } = self.mode {
-            self.mark(number, Bytes::from_static(SECOND_ROUND)).await?;
-            self.mode = Mode::Core { second_round: None };
         }
         Ok(())
     }
@@ -305,5 +306,16 @@ impl Live {
             Some(error) => Fault::disconnected(format!("{}: {error}", self.target)),
             None => Fault::disconnected(format!("{}: the connection is lost", self.target)),
         }
+    }
+}
+
+/// Waits until a marker is due, for ever when none is; gives the message it is for.
+async fn passed(due: Option<(Number, Instant)>) -> Number {
+    match due {
+        Some((number, at)) => {
+            tokio::time::sleep_until(at).await;
+            number
+        }
+        None => std::future::pending().await,
     }
 }

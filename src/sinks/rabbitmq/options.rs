@@ -135,7 +135,7 @@ fn all_keys() -> Vec<String> {
     vec!["#".to_owned()]
 }
 fn default_window() -> usize {
-    256
+    2048
 }
 fn default_heartbeat() -> Time {
     Time::from_secs(10)
