@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, RETRY_AFTER};
 
 use crate::sinks::{Fault, FaultKind, Rejection};
 
@@ -28,12 +28,13 @@ pub fn verdict(
     reject: &[u16],
     now: SystemTime,
 ) -> Verdict {
-    let text = format!("{endpoint} answered {status}");
-    let fault = |kind| Verdict::Fault(Fault { kind, text: text.clone() });
+    let text = || format!("{endpoint} answered {status}");
+    let fault = |kind| Verdict::Fault(Fault { kind, text: text() });
+    let rejected = |code| Verdict::Rejected(Rejection { code, text: text() });
     match status.as_u16() {
         200..=299 => Verdict::Taken,
-        code if reject.contains(&code) => Verdict::Rejected(Rejection { code: "rejected", text }),
-        413 => Verdict::Rejected(Rejection { code: "too_large", text }),
+        code if reject.contains(&code) => rejected("rejected"),
+        413 => rejected("too_large"),
         408 | 425 | 429 | 500..=599 => fault(FaultKind::Busy { retry_after: retry_after(headers, now) }),
         // Wrong credentials, a wrong path, a redirect, something that does not know envelopes.
         _ => fault(FaultKind::Refused),

@@ -1,13 +1,16 @@
 //! The messages in flight, and which of them may be requested next.
 //!
 //! A message's key decides its lane, and a lane has one request on its way at a time: so the events
-//! of a key arrive in order, however many lanes there are.
+//! of a key arrive in order, however many lanes there are. Requests of one message are handed to a
+//! lane's task ahead ([`super::lane`] makes one after the other); behind one of several nothing is,
+//! since that may have to be taken apart, and more messages may come to go with the next.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use hyper::header::{HeaderMap, HeaderValue};
 
 use crate::sinks::format::{envelope, inside_envelope};
 use crate::sinks::{Rejection, Settled};
@@ -26,9 +29,18 @@ pub struct Lanes {
     batch: usize,
 }
 
+/// What of a message goes into its request.
+#[derive(Clone)]
+pub struct Content {
+    /// All headers but the id.
+    pub head: Arc<HeaderMap>,
+    pub id: Option<HeaderValue>,
+    pub body: Bytes,
+}
+
 struct Entry {
-    headers: HeaderMap,
-    body: Bytes,
+    /// `None` once it is in a request of its own: that is never made again.
+    content: Option<Content>,
     outcome: Outcome,
 }
 
@@ -43,36 +55,38 @@ enum Outcome {
 struct Lane {
     /// Those that wait, in order.
     waiting: VecDeque<Number>,
-    is_busy: bool,
+    /// Those in requests, in order.
+    handed: VecDeque<Number>,
     /// How many of the next go alone: a batch that was rejected, to find the one that it is about.
     alone: usize,
 }
 
 /// A request to make.
 pub struct Job {
+    pub ticket: Ticket,
+    pub head: Arc<HeaderMap>,
+    /// Of a single message; the events of several have ids of their own.
+    pub id: Option<HeaderValue>,
+    pub body: Bytes,
+}
+
+/// What a request is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Ticket {
     pub lane: usize,
+    first: Number,
     /// How many messages are in it.
     pub count: usize,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    numbers: Vec<Number>,
-}
-
-/// What a request was about, once it has its answer.
-pub struct Ticket {
-    lane: usize,
-    numbers: Vec<Number>,
-}
-
-impl Job {
-    pub fn ticket(&mut self) -> Ticket {
-        Ticket { lane: self.lane, numbers: std::mem::take(&mut self.numbers) }
-    }
 }
 
 impl Lanes {
     pub fn new(concurrency: usize, batch: usize) -> Self {
         Self { flight: VecDeque::new(), first: 0, lanes: vec![Lane::default(); concurrency], batch }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lanes.len()
     }
 
     /// Forgets all messages and all requests; tickets that are still out are for none.
@@ -82,66 +96,74 @@ impl Lanes {
         self.lanes.fill(Lane::default());
     }
 
-    pub fn push(&mut self, key: &str, headers: HeaderMap, body: Bytes) {
+    pub fn push(&mut self, key: &str, content: Content) {
         let number = self.first + self.flight.len() as Number;
-        self.flight.push_back(Entry { headers, body, outcome: Outcome::Waiting });
+        self.flight.push_back(Entry { content: Some(content), outcome: Outcome::Waiting });
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         let lane = (hasher.finish() % self.lanes.len() as u64) as usize;
         self.lanes[lane].waiting.push_back(number);
     }
 
-    /// The next request of any lane that has none and of which something waits.
-    pub fn next(&mut self) -> Option<Job> {
-        let lane = self.lanes.iter().position(|lane| !lane.is_busy && !lane.waiting.is_empty())?;
-        let (numbers, body) = self.take_batch(lane)?;
-        self.lanes[lane].is_busy = true;
-        let headers = self.entry(*numbers.first()?)?.headers.clone();
-        Some(Job { lane, count: numbers.len(), headers, body, numbers })
-    }
-
-    /// Takes off a lane what goes into one request, with its body. Only envelopes can be joined.
-    fn take_batch(&mut self, lane: usize) -> Option<(Vec<Number>, Bytes)> {
+    /// A lane's next request, if something waits and its turn has come.
+    pub fn next(&mut self, lane: usize) -> Option<Job> {
+        let is_free = self.batch == 1 || self.lanes[lane].handed.is_empty();
+        let first = self.lanes[lane].waiting.pop_front_if(|_| is_free)?;
         let alone = &mut self.lanes[lane].alone;
         let limit = if *alone > 0 { 1 } else { self.batch };
         *alone = alone.saturating_sub(1);
-        let first = self.lanes[lane].waiting.pop_front()?;
-        let body = self.entry(first)?.body.clone();
-        let Some(event) = inside_envelope(&body).filter(|_| limit > 1) else {
-            return Some((vec![first], body));
-        };
-        let (mut numbers, mut events) = (vec![first], vec![event]);
-        while numbers.len() < limit
-            && let Some(next) = self.lanes[lane].waiting.front().copied()
-            && let Some(event) = self.entry(next).and_then(|entry| inside_envelope(&entry.body))
+        self.lanes[lane].handed.push_back(first);
+        let joined = if limit > 1 { self.join(lane, first, limit) } else { None };
+        let ticket = |count| Ticket { lane, first, count };
+        if let Some((count, head, body)) = joined {
+            return Some(Job { ticket: ticket(count), head, id: None, body });
+        }
+        let Content { head, id, body } = self.entry(first)?.content.take()?;
+        Some(Job { ticket: ticket(1), head, id, body })
+    }
+
+    /// Joins those that wait to `first`, up to `limit` in all; `None` if there are none that can be:
+    /// only envelopes can.
+    fn join(&mut self, lane: usize, first: Number, limit: usize) -> Option<(usize, Arc<HeaderMap>, Bytes)> {
+        let content = self.entry(first)?.content.as_ref()?;
+        let head = Arc::clone(&content.head);
+        let mut events = vec![inside_envelope(&content.body)?];
+        while events.len() < limit
+            && let Some(&next) = self.lanes[lane].waiting.front()
+            && let Some(content) = self.entry(next).and_then(|entry| entry.content.as_ref())
+            && let Some(event) = inside_envelope(&content.body)
         {
             self.lanes[lane].waiting.pop_front();
-            numbers.push(next);
+            self.lanes[lane].handed.push_back(next);
             events.push(event);
         }
-        let body = if numbers.len() == 1 { body } else { envelope(&events) };
-        Some((numbers, body))
+        (events.len() > 1).then(|| (events.len(), head, envelope(&events)))
     }
 
     pub fn taken(&mut self, ticket: Ticket) {
-        self.done(&ticket, &Outcome::Taken);
+        self.done(ticket, &Outcome::Taken);
     }
 
     /// One message becomes rejected; several wait again, to go one by one.
     pub fn rejected(&mut self, ticket: Ticket, rejection: Rejection) {
-        if ticket.numbers.len() == 1 {
-            return self.done(&ticket, &Outcome::Rejected(rejection));
+        if ticket.count == 1 {
+            return self.done(ticket, &Outcome::Rejected(rejection));
         }
         let lane = &mut self.lanes[ticket.lane];
-        lane.is_busy = false;
-        lane.alone = ticket.numbers.len();
-        ticket.numbers.into_iter().rev().for_each(|number| lane.waiting.push_front(number));
+        if lane.handed.front() == Some(&ticket.first) {
+            lane.alone = ticket.count;
+            lane.handed.drain(..).rev().for_each(|number| lane.waiting.push_front(number));
+        }
     }
 
-    fn done(&mut self, ticket: &Ticket, outcome: &Outcome) {
-        self.lanes[ticket.lane].is_busy = false;
-        for &number in &ticket.numbers {
-            if let Some(entry) = self.entry(number) {
+    /// A ticket that is not for the oldest request of its lane is for none: all was forgotten since.
+    fn done(&mut self, ticket: Ticket, outcome: &Outcome) {
+        if self.lanes[ticket.lane].handed.front() != Some(&ticket.first) {
+            return;
+        }
+        for _ in 0..ticket.count {
+            let number = self.lanes[ticket.lane].handed.pop_front();
+            if let Some(entry) = number.and_then(|number| self.entry(number)) {
                 entry.outcome = outcome.clone();
             }
         }
@@ -170,7 +192,15 @@ mod tests {
     use super::*;
 
     fn push(lanes: &mut Lanes, key: &str, event: &str) {
-        lanes.push(key, HeaderMap::new(), envelope(&[Bytes::from(event.to_owned())]));
+        lanes.push(key, content(envelope(&[Bytes::from(event.to_owned())])));
+    }
+
+    fn content(body: Bytes) -> Content {
+        Content { head: Arc::default(), id: Some(HeaderValue::from_static("i")), body }
+    }
+
+    fn next(lanes: &mut Lanes) -> Option<Job> {
+        (0..lanes.count()).find_map(|lane| lanes.next(lane))
     }
 
     fn rejection() -> Rejection {
@@ -183,12 +213,12 @@ mod tests {
         for event in ["1", "2"] {
             push(&mut lanes, "a", event);
         }
-        let mut job = lanes.next().expect("the first");
+        let job = next(&mut lanes).expect("the first");
         assert_eq!(job.body, "{\"events\":[1]}");
-        assert!(lanes.next().is_none());
-        lanes.taken(job.ticket());
+        assert!(next(&mut lanes).is_none());
+        lanes.taken(job.ticket);
         assert_eq!(lanes.take_settled().expect("the first").count, 1);
-        assert_eq!(lanes.next().expect("the second").body, "{\"events\":[2]}");
+        assert_eq!(next(&mut lanes).expect("the second").body, "{\"events\":[2]}");
     }
 
     #[test]
@@ -197,7 +227,7 @@ mod tests {
         for key in 0..100 {
             push(&mut lanes, &key.to_string(), "{}");
         }
-        let jobs: Vec<_> = std::iter::from_fn(|| lanes.next()).collect();
+        let jobs: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).collect();
         assert_eq!(jobs.len(), 8);
     }
 
@@ -207,11 +237,11 @@ mod tests {
         for event in ["1", "2", "3", "4"] {
             push(&mut lanes, "a", event);
         }
-        lanes.push("a", HeaderMap::new(), Bytes::from("{}"));
+        lanes.push("a", content(Bytes::from("{}")));
         for expected in ["{\"events\":[1,2,3]}", "{\"events\":[4]}", "{}"] {
-            let mut job = lanes.next().expect("a job");
+            let job = next(&mut lanes).expect("a job");
             assert_eq!(job.body, expected);
-            lanes.taken(job.ticket());
+            lanes.taken(job.ticket);
         }
         assert_eq!(lanes.take_settled().expect("all").count, 5);
     }
@@ -222,30 +252,30 @@ mod tests {
         for event in ["1", "2", "3", "4"] {
             push(&mut lanes, "a", event);
         }
-        let mut job = lanes.next().expect("a batch");
-        lanes.rejected(job.ticket(), rejection());
+        let job = next(&mut lanes).expect("a batch");
+        lanes.rejected(job.ticket, rejection());
         assert!(lanes.take_settled().is_none());
         for expected in ["{\"events\":[1]}", "{\"events\":[2]}", "{\"events\":[3]}"] {
-            let mut job = lanes.next().expect("a job");
+            let job = next(&mut lanes).expect("a job");
             assert_eq!(job.body, expected);
             match expected.contains('2') {
-                true => lanes.rejected(job.ticket(), rejection()),
-                false => lanes.taken(job.ticket()),
+                true => lanes.rejected(job.ticket, rejection()),
+                false => lanes.taken(job.ticket),
             }
         }
         let settled = lanes.take_settled().expect("three");
         assert_eq!((settled.count, settled.rejected), (3, vec![(1, rejection())]));
-        assert_eq!(lanes.next().expect("the next batch").count, 1);
+        assert_eq!(next(&mut lanes).expect("the next batch").count, 1);
     }
 
     #[test]
     fn late_answers_meet_nobody() {
         let mut lanes = Lanes::new(1, 1);
         push(&mut lanes, "a", "1");
-        let mut old = lanes.next().expect("a job");
+        let old = next(&mut lanes).expect("a job");
         lanes.clear();
         push(&mut lanes, "a", "2");
-        lanes.taken(old.ticket());
+        lanes.taken(old.ticket);
         assert!(lanes.take_settled().is_none());
     }
 }

@@ -1,19 +1,24 @@
 //! Webhooks: a registry's endpoint, so that whatever listens to a registry can listen to the relay.
 //!
-//! Requests run in lanes ([`lanes`]), one after the other in each; what an answer means stands in
-//! [`answer`] and in `docs/failures/webhook.md`.
+//! Messages are told off to lanes ([`lanes`]). Each lane is a task with a connection of its own
+//! ([`lane`], [`connection`]), which makes its requests one after the other; what an answer means
+//! stands in [`answer`] and in `docs/failures/webhook.md`.
 
-mod answer;
-mod lanes;
 mod sink;
+mod lanes;
+mod lane;
+mod connection;
+mod target;
+mod tls;
+mod answer;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-use reqwest::Url;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer};
+use url::Url;
 
 use super::{Context, Naming, Options, Sink};
 use crate::config::Format;
