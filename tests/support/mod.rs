@@ -9,6 +9,7 @@
 #![allow(dead_code)]
 
 pub mod contract;
+pub mod disk;
 pub mod process;
 pub mod suite;
 pub mod tls;
@@ -44,6 +45,10 @@ pub fn unique(prefix: &str) -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{prefix}-{:x}-{:x}-{number}", now.as_millis(), std::process::id())
 }
+
+/// A host that is not found, without a question to any name server: a part of a name has 63 bytes at most
+/// (RFC 1035), and the resolver sees that for itself.
+pub const NO_NAME: &str = "a-name-of-more-than-sixty-three-bytes-is-none-that-anybody-could-have.invalid";
 
 /// The tool that environment variable `variable` names, or that `scripts/setup.sh` put below
 /// `target/brokers`, or that is in `PATH`.

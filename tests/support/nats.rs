@@ -1,8 +1,10 @@
-//! A NATS server with or without JetStream, and what a subscriber finds in it.
+//! A NATS server with or without JetStream, and what a subscriber finds in it; three as a cluster.
+
+pub mod cluster;
 
 use std::{
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -12,6 +14,7 @@ use async_nats::{
     jetstream::{self, consumer::pull, stream},
 };
 use futures_util::StreamExt;
+use rustix::process::Signal;
 
 use super::{
     Folder, given,
@@ -91,6 +94,7 @@ impl Received {
 pub struct Nats {
     slot: Slot,
     url: String,
+    port: u16,
     auth: Auth,
     tls: Option<Tls>,
     folder: Folder,
@@ -101,7 +105,7 @@ impl Nats {
     pub async fn start(options: Options) -> Self {
         let folder = Folder::new("nats");
         if let Some(url) = given("RELAY_TEST_NATS").filter(|_| options.plain()) {
-            return Self { slot: Slot::given("nats"), url, auth: Auth::Nobody, tls: None, folder };
+            return Self { slot: Slot::given("nats"), url, port: 0, auth: Auth::Nobody, tls: None, folder };
         }
         let [port] = free_ports();
         let tls = options.tls.then(Tls::new);
@@ -111,6 +115,7 @@ impl Nats {
         let this = Self {
             slot: Slot::new("nats", spawn(&folder)),
             url: format!("{scheme}://127.0.0.1:{port}"),
+            port,
             auth: options.auth,
             tls,
             folder,
@@ -243,6 +248,19 @@ impl Nats {
 
     pub fn thaw(&self) {
         self.slot.thaw();
+    }
+
+    /// Writes another configuration and has the running server read it (SIGHUP); what it makes of it, and
+    /// when, is for the caller to wait for. Credentials and TLS stay as they are.
+    pub fn reload(&self, options: &Options) {
+        let text = configuration(options, self.port, &self.folder, self.tls.as_ref());
+        self.folder.write("nats.conf", text);
+        self.slot.with(|proc| proc.signal(Signal::HUP));
+    }
+
+    /// The folder that JetStream's own is in, as `jetstream`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The same port and the same JetStream folder.

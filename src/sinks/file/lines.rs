@@ -21,10 +21,18 @@ pub struct Lines {
     buffer: Vec<u8>,
     /// The file's length without the buffer.
     len: u64,
+    /// The file's length when it was last made durable, or opened.
+    synced: u64,
+    /// How often what was added was taken out again.
+    failures: u64,
+    /// Something behind `len` is still to be cut off.
+    is_torn: bool,
     born: SystemTime,
     /// Written or made since the last [`Lines::sync`].
     dirty: bool,
     is_new: bool,
+    #[cfg(test)]
+    fails_next_sync: bool,
 }
 
 /// Why a file could not be opened.
@@ -63,13 +71,25 @@ impl Lines {
             file,
             buffer: Vec::new(),
             len: metadata.len(),
+            synced: 0,
+            failures: 0,
+            is_torn: false,
             // Not every file system knows when a file was made.
             born: metadata.created().or_else(|_| metadata.modified())?,
             dirty: false,
             is_new: metadata.len() == 0,
+            #[cfg(test)]
+            fails_next_sync: false,
         };
         lines.mend()?;
+        lines.synced = lines.len;
         Ok(lines)
+    }
+
+    /// Opens what stands at the path now, in place of this.
+    pub fn reopen(&mut self) -> Result<(), OpenError> {
+        *self = Self { failures: self.failures, ..Self::open(&self.path)? };
+        Ok(())
     }
 
     /// Ends the last line, should a crash have torn it. A whole event gets its line's end; part of
@@ -129,41 +149,82 @@ impl Lines {
     }
 
     /// Adds a line; `line` has no end of its own. It is written when the buffer is full, or by
-    /// [`Lines::flush`].
+    /// [`Lines::sync`].
+    ///
+    /// # Errors
+    /// Whatever was added since the last sync is taken out again.
     pub fn push(&mut self, line: &[u8]) -> io::Result<()> {
         self.buffer.extend_from_slice(line);
         self.buffer.push(b'\n');
-        if self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
+        if self.buffer.len() < BUFFER_BYTES {
+            return Ok(());
+        }
+        let written = self.write();
+        written.inspect_err(|_| self.take_back())
     }
 
-    /// Writes what is in the buffer. If only a part goes in (a full disk), that part is taken out
-    /// again, so that no half of a line stays.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Writes and makes durable all that was pushed, and the file's name if it is new.
+    ///
+    /// # Errors
+    /// As for [`Lines::push`].
+    pub fn sync(&mut self) -> io::Result<()> {
+        let synced = self.write().and_then(|()| self.make_durable());
+        synced.inspect_err(|_| self.take_back())
+    }
+
+    /// How often something was taken out again: by it, each of several that add to this file sees
+    /// whether what it added is still there.
+    pub fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Writes what is in the buffer.
+    fn write(&mut self) -> io::Result<()> {
+        if self.is_torn {
+            self.file.set_len(self.len)?;
+            self.is_torn = false;
+        }
         if self.buffer.is_empty() {
             return Ok(());
         }
         self.dirty = true;
-        if let Err(error) = self.file.write_all(&self.buffer) {
-            // Should this fail as well, `mend` does it at the next opening.
-            let _ = self.file.set_len(self.len);
-            return Err(error);
-        }
+        self.file.write_all(&self.buffer)?;
         self.len += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 
-    /// Writes and makes durable all that was pushed, and the file's name if it is new.
-    pub fn sync(&mut self) -> io::Result<()> {
-        self.flush()?;
+    #[cfg(test)]
+    pub fn fail_next_sync(&mut self) {
+        self.fails_next_sync = true;
+    }
+
+    fn make_durable(&mut self) -> io::Result<()> {
+        #[cfg(test)]
+        if std::mem::take(&mut self.fails_next_sync) {
+            return Err(io::Error::other("a disk that fails"));
+        }
         if self.dirty {
             self.file.sync_data()?;
             self.dirty = false;
         }
-        if std::mem::take(&mut self.is_new) {
+        if self.is_new {
             sync_folders(&self.path)?;
+            self.is_new = false;
         }
+        self.synced = self.len;
         Ok(())
+    }
+
+    /// Takes out what was added since the last sync: a part of a line may have gone in, and Linux tells
+    /// only once what the disk did not take. A second `fdatasync` would say that all is well.
+    fn take_back(&mut self) {
+        self.failures += 1;
+        self.buffer.clear();
+        self.len = self.synced;
+        self.dirty = true;
+        // Should this fail as well, it is done before the next write, or by `mend` at the next opening.
+        self.is_torn = self.file.set_len(self.len).is_err();
     }
 
     /// Sets the file aside, under its name and the time, and deletes those set aside beyond `keep`.

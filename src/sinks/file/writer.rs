@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::lines::{Lines, OpenError};
+use super::lines::OpenError;
 use super::shared::{self, SharedLines, lock};
 use super::{FileOptions, WINDOW};
 use crate::event::compact;
@@ -128,6 +128,21 @@ struct OpenFile {
     lines: SharedLines,
     /// The round that it was last used in.
     used: u64,
+    /// What [`Lines::failures`] was when that round began to use it.
+    failures: u64,
+}
+
+impl OpenFile {
+    /// Makes durable what round `round` added.
+    fn sync(&self, round: u64) -> io::Result<()> {
+        let mut lines = lock(&self.lines);
+        if self.used == round && lines.failures() != self.failures {
+            return Err(io::Error::other(
+                "what was added is gone with what another instance failed to write",
+            ));
+        }
+        lines.sync()
+    }
 }
 
 impl Files {
@@ -167,40 +182,48 @@ impl Files {
             }
             next = jobs.try_recv().ok();
         }
-        for (topic, file) in &self.open {
-            if file.used == self.round {
-                lock(&file.lines).sync().map_err(|error| fault(&self.options.path.join(topic), &error))?;
-            }
-        }
+        self.sync()?;
         Ok(settled)
+    }
+
+    /// Makes durable what this round added.
+    fn sync(&self) -> Result<(), Fault> {
+        let used = self.open.iter().filter(|(_, file)| file.used == self.round);
+        for (topic, file) in used {
+            file.sync(self.round).map_err(|error| fault(&self.options.path.join(topic), &error))?;
+        }
+        Ok(())
     }
 
     fn append(&mut self, topic: &str, line: &[u8]) -> Result<(), Trouble> {
         let path = self.path(topic)?;
         let failed = |error| Trouble::Fault(fault(&path, &error));
-        let (topic, file) = match self.open.remove_entry(topic) {
+        let (topic, mut file) = match self.open.remove_entry(topic) {
             Some(entry) => entry,
             None => {
                 self.make_room().map_err(failed)?;
                 let lines = shared::open(&self.sink, &path).map_err(|error| unopened(&path, error))?;
-                (topic.to_owned(), OpenFile { lines, used: 0 })
+                (topic.to_owned(), OpenFile { lines, used: 0, failures: 0 })
             }
         };
         {
             let mut lines = lock(&file.lines);
             // Looked at once a round: a moved file is noticed soon, and cheaply.
-            if file.used != self.round && !lines.is_in_place().map_err(failed)? {
-                lines.sync().map_err(failed)?;
-                *lines = Lines::open(&path).map_err(|error| unopened(&path, error))?;
+            if file.used != self.round {
+                if !lines.is_in_place().map_err(failed)? {
+                    lines.sync().map_err(failed)?;
+                    lines.reopen().map_err(|error| unopened(&path, error))?;
+                }
+                (file.used, file.failures) = (self.round, lines.failures());
             }
             let now = SystemTime::now();
             if lines.is_due(&self.options.rotate, line.len(), now) {
                 lines.set_aside(self.options.rotate.keep, now).map_err(failed)?;
-                *lines = Lines::open(&path).map_err(|error| unopened(&path, error))?;
+                lines.reopen().map_err(|error| unopened(&path, error))?;
             }
             lines.push(line).map_err(failed)?;
         }
-        self.open.insert(topic, OpenFile { used: self.round, ..file });
+        self.open.insert(topic, file);
         Ok(())
     }
 
@@ -211,7 +234,7 @@ impl Files {
         }
         let oldest = self.open.iter().min_by_key(|(_, file)| file.used).map(|(topic, _)| topic.clone());
         match oldest.and_then(|topic| self.open.remove(&topic)) {
-            Some(file) => lock(&file.lines).sync(),
+            Some(file) => file.sync(self.round),
             None => Ok(()),
         }
     }
@@ -257,5 +280,42 @@ fn fault(path: &Path, error: &io::Error) -> Fault {
         | ErrorKind::NotADirectory
         | ErrorKind::AlreadyExists => Fault::refused(text),
         _ => Fault::disconnected(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path) -> Files {
+        let yaml = format!("{{path: '{}'}}", folder.display());
+        let options = serde_yaml::from_str(&yaml).expect("options");
+        Files { sink: "archive".to_owned(), options, open: HashMap::new(), round: 1 }
+    }
+
+    /// A replay adds to the file of the live flow. When one cannot make durable what both have added, the
+    /// other must not take its own for delivered.
+    #[test]
+    fn a_failure_is_everybodys_who_added_to_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = || std::fs::read_to_string(folder.path().join("a")).expect("the file");
+        let (mut live, mut replay) = (files(folder.path()), files(folder.path()));
+        let append = |files: &mut Files, line: &str| {
+            assert!(files.append("a", line.as_bytes()).is_ok());
+        };
+        append(&mut live, "1");
+        live.sync().expect("durable");
+        live.round += 1;
+        append(&mut live, "2");
+        append(&mut replay, "3");
+        lock(&replay.open["a"].lines).fail_next_sync();
+        assert!(replay.sync().is_err());
+        assert_eq!(text(), "1\n");
+        assert!(live.sync().is_err(), "line 2 is not there");
+        // The next round begins with a file that is good.
+        live.round += 1;
+        append(&mut live, "2");
+        live.sync().expect("durable");
+        assert_eq!(text(), "1\n2\n");
     }
 }

@@ -1,9 +1,11 @@
 //! The stream that a JetStream sink publishes to: checked at each connection, created if asked.
 
+use std::error::Error;
+
 use async_nats::Client;
 use async_nats::jetstream::context::{
-    ContextBuilder, CreateStreamError, CreateStreamErrorKind, GetStreamByNameErrorKind, GetStreamError,
-    GetStreamErrorKind, RequestErrorKind,
+    ContextBuilder, CreateStreamError, CreateStreamErrorKind, GetStreamByNameError, GetStreamByNameErrorKind,
+    GetStreamError, GetStreamErrorKind, RequestError, RequestErrorKind,
 };
 use async_nats::jetstream::{self, stream};
 use tracing::{info, warn};
@@ -32,8 +34,9 @@ pub async fn prepare(
         Err(error) => match (&options.create, is_missing(&error)) {
             (Some(create), true) => {
                 let created = jetstream.create_stream(config(name, create)).await;
+                let created = created.map_err(|error| create_fault(name, &error))?;
                 info!(sink = context.name, stream = name, "created the stream");
-                created.map_err(|error| create_fault(name, &error))?
+                created
             }
             (None, true) => {
                 let hint = "create it, or let the relay: `jetstream.create: {}`";
@@ -116,8 +119,9 @@ fn is_missing(error: &GetStreamError) -> bool {
 fn get_fault(name: &str, error: &GetStreamError) -> Fault {
     let text = format!("stream `{name}`: {error}");
     match error.kind() {
+        GetStreamErrorKind::JetStream(error) if is_unavailable(&error) => Fault::disconnected(text),
         GetStreamErrorKind::JetStream(_) | GetStreamErrorKind::InvalidStreamName => Fault::refused(text),
-        _ if no_responders(error) => Fault::refused(format!("{text}; is JetStream on at this server?")),
+        _ if no_responders(error) => Fault::refused(format!("{text}; {IS_IT_ON}")),
         _ => Fault::disconnected(text),
     }
 }
@@ -126,15 +130,45 @@ fn create_fault(name: &str, error: &CreateStreamError) -> Fault {
     let text = format!("cannot create stream `{name}`: {error}");
     match error.kind() {
         CreateStreamErrorKind::TimedOut => Fault::disconnected(text),
+        CreateStreamErrorKind::JetStream(error) if is_unavailable(&error) => Fault::disconnected(text),
         _ => Fault::refused(text),
     }
 }
 
-fn no_responders(error: &GetStreamError) -> bool {
-    let source = std::error::Error::source(error);
-    source
-        .and_then(|source| source.downcast_ref::<async_nats::jetstream::context::RequestError>())
-        .is_some_and(|error| error.kind() == RequestErrorKind::NoResponders)
+/// What it means that JetStream does not say which stream captures a subject.
+fn subject_fault(error: &GetStreamByNameError) -> Fault {
+    let text = format!("JetStream does not answer: {error}");
+    match refusal(error) {
+        Some(error) if !is_unavailable(error) => Fault::refused(text),
+        None if no_responders(error) => Fault::refused(format!("{text}; {IS_IT_ON}")),
+        _ => Fault::busy(text),
+    }
+}
+
+const IS_IT_ON: &str = "is JetStream on at this server?";
+
+/// Whether a part of a cluster is missing: nobody over there has to mend a configuration.
+fn is_unavailable(error: &jetstream::Error) -> bool {
+    use jetstream::ErrorCode;
+    let code = error.error_code();
+    [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NOT_LEADER, ErrorCode::STREAM_OFFLINE]
+        .contains(&code)
+}
+
+/// Nobody listens to JetStream's own subjects.
+fn no_responders(error: &(dyn Error + 'static)) -> bool {
+    sources(error)
+        .filter_map(|cause| cause.downcast_ref::<RequestError>())
+        .any(|error| error.kind() == RequestErrorKind::NoResponders)
+}
+
+/// JetStream's own error among the causes.
+fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a jetstream::Error> {
+    sources(error).find_map(|cause| cause.downcast_ref())
+}
+
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(error.source(), |&error| error.source())
 }
 
 /// Whether there is a stream for `subject`: the one named, or else any. It tells "there is none"
@@ -148,13 +182,19 @@ pub async fn exists(
         return match jetstream.stream_by_subject(subject).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => Ok(false),
-            Err(error) => Err(Fault::busy(format!("JetStream does not answer: {error}"))),
+            Err(error) => Err(subject_fault(&error)),
         };
     };
     match jetstream.get_stream(&name).await {
         Ok(stream) => Ok(stream.cached_info().config.subjects.iter().any(|at| captures(at, &subject))),
-        // Deleted under us: not the event's fault, and seen at once when we connect again.
-        Err(error) => Err(get_fault(&name, &error)),
+        Err(error) => match error.kind() {
+            // The connection is good.
+            GetStreamErrorKind::JetStream(offline) if is_unavailable(&offline) => {
+                Err(Fault::busy(format!("stream `{name}`: {error}")))
+            }
+            // Deleted under us: not the event's fault, and seen at once when we connect again.
+            _ => Err(get_fault(&name, &error)),
+        },
     }
 }
 

@@ -1,20 +1,25 @@
 //! The file sink against real file systems, a full one among them: the contract, rotation, and each row
 //! of `docs/failures/file.md`.
 
+mod broken;
+mod disk;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::Duration,
 };
+
+use disk::Disk;
 
 use relay::sinks::{Context, FaultKind, Options, Sink, file::FileOptions};
 use support::{
     Folder,
-    contract::{self, BOUND, Destination, Driver, End, Received, Variant, message, messages},
+    contract::{self, BOUND, Driver, End, messages},
     process::eventually,
     suite::{Shared, Suite},
     unique,
@@ -43,8 +48,11 @@ fn main() -> ExitCode {
         contract::survives_restart(&*disk.get().await, End::Stopped).await;
     });
     suite.test("a_full_disk_is_busy_and_tears_no_line", async move || {
-        a_full_disk_is_busy_and_tears_no_line(&*shared.get().await).await;
+        disk::a_full_disk_is_busy_and_tears_no_line(&*shared.get().await).await;
     });
+    suite.test("a_disk_that_becomes_read_only_is_refused", disk::a_disk_that_becomes_read_only_is_refused);
+    suite.test("a_folder_that_nobody_may_write_to_is_refused", a_folder_that_nobody_may_write_to_is_refused);
+    broken::register(&mut suite);
     suite.test("rejects_a_path_that_cannot_be", rejects_a_path_that_cannot_be);
     suite.test("refuses_a_path_outside", refuses_a_path_outside);
     suite.test("refuses_a_file_that_another_sink_has", refuses_a_file_that_another_sink_has);
@@ -85,142 +93,6 @@ fn id(line: &str) -> String {
     json["id"].as_str().expect("an id").to_owned()
 }
 
-/// A file system of its own, small enough to fill.
-struct Disk {
-    folder: Folder,
-}
-
-const DISK_BYTES: u64 = 16 << 20;
-
-impl Disk {
-    async fn mount() -> Self {
-        let folder = Folder::new("disk");
-        as_root(&["mount", "-t", "tmpfs", "-o", &format!("size={DISK_BYTES}"), "tmpfs"], folder.path());
-        Self { folder }
-    }
-
-    fn out(&self) -> PathBuf {
-        self.folder.join("out")
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.folder.join("ballast")
-    }
-
-    /// Takes all the room there is.
-    fn fill(&self) {
-        use std::io::Write;
-        let mut file = fs::File::create(self.ballast()).expect("the ballast");
-        let block = [0u8; 4096];
-        while file.write_all(&block).is_ok() {}
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        as_root(&["umount", "-l"], self.folder.path());
-    }
-}
-
-/// Runs a command on a folder as root, which mounting takes.
-fn as_root(command: &[&str], folder: &Path) {
-    let is_root = rustix::process::geteuid().is_root();
-    let mut words = if is_root { vec![] } else { vec!["sudo", "-n"] };
-    words.extend(command);
-    let status = Command::new(words[0]).args(&words[1..]).arg(folder).status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "{words:?}: a full disk cannot be tried without a mount"
-    );
-}
-
-impl Destination for Disk {
-    async fn topic(&self) -> String {
-        unique("push") + ".jsonl"
-    }
-
-    fn sink(&self, _topic: &str, variant: Variant) -> Box<dyn Sink> {
-        match variant {
-            Variant::Missing => sink(Path::new("/dev/null/folder"), ""),
-            _ => sink(&self.out(), ""),
-        }
-    }
-
-    async fn consume(&self, topic: &str, count: usize, bound: Duration) -> Vec<Received> {
-        let path = self.out().join(topic);
-        let what = format!("{count} lines in {topic}");
-        let lines = eventually(&what, bound, async || Some(lines(&path)).filter(|l| l.len() >= count)).await;
-        lines.iter().map(|line| self.received(topic, line)).collect()
-    }
-
-    /// A disk does not go away; it fills up.
-    async fn stop(&self) {
-        self.fill();
-    }
-
-    async fn kill(&self) {
-        self.fill();
-    }
-
-    async fn start_again(&self) {
-        fs::remove_file(self.ballast()).expect("the ballast");
-    }
-
-    fn freeze(&self) {
-        unreachable!("a disk is not frozen in these tests");
-    }
-
-    fn thaw(&self) {
-        unreachable!("a disk is not frozen in these tests");
-    }
-
-    fn too_large_bytes(&self) -> usize {
-        unreachable!("no line is too large for a file");
-    }
-
-    fn load(&self) -> usize {
-        10_000
-    }
-}
-
-impl Disk {
-    /// A line has no white space and no headers: both are put back, since the contract compares.
-    fn received(&self, topic: &str, line: &str) -> Received {
-        let id = id(line);
-        let index: usize = id.rsplit_once('#').expect("an id of ours").1.parse().expect("a number");
-        let sent = message(topic, index);
-        let compact = relay::event::compact(&sent.body);
-        let body = if compact == line.as_bytes() { sent.body.to_vec() } else { line.as_bytes().to_vec() };
-        let headers = sent.headers.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
-        Received { topic: topic.to_owned(), key: None, id, headers, body }
-    }
-}
-
-async fn a_full_disk_is_busy_and_tears_no_line(disk: &Disk) {
-    let topic = disk.topic().await;
-    let path = disk.out().join(&topic);
-    let sent = messages(&topic, disk.load());
-    let mut driver = Driver::new(disk.sink(&topic, Variant::Good), sent.clone());
-    driver.step().await.expect("room enough");
-    disk.fill();
-    let fault = loop {
-        if let Err(fault) = driver.step().await {
-            break fault;
-        }
-    };
-    assert!(matches!(fault.kind, FaultKind::Busy { .. }), "{fault:?}");
-    assert!(fault.text.contains("No space left"), "{fault}");
-    // What was confirmed is there, and no half of a line behind it.
-    let confirmed: Vec<_> = driver.outcome.settled.iter().map(|message| message.id.clone()).collect();
-    assert_eq!(ids(&path)[..confirmed.len()], confirmed);
-    driver.faulted(fault).await;
-    disk.start_again().await;
-    // Without a new connect: `Busy` says that the connection is good.
-    driver.finish().await;
-    assert!(driver.outcome.rejected.is_empty());
-    driver.sink.close().await;
-}
-
 async fn rejects_a_path_that_cannot_be() {
     let folder = Folder::new("paths");
     fs::write(folder.join("team"), "{}\n").expect("a file where a folder would have to be");
@@ -235,6 +107,20 @@ async fn rejects_a_path_that_cannot_be() {
         let rejected: Vec<_> = driver.outcome.rejected.iter().map(|(m, why)| (m.offset, why.code)).collect();
         assert_eq!(rejected, [(11, "bad_path")], "{bad}");
         assert_eq!(ids(&folder.join(&topic)).len(), 29);
+    }
+}
+
+/// Root may write nearly anywhere; not there.
+async fn a_folder_that_nobody_may_write_to_is_refused() {
+    let mut sink = sink(Path::new("/sys/kernel/relay-test"), "");
+    let fault = sink.connect().await.expect_err("no permission");
+    assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
+    // A file where a folder is to be, or above it.
+    let folder = Folder::new("no-folder");
+    let file = folder.write("file", "");
+    for path in [file.join("below"), file] {
+        let fault = crate::sink(&path, "").connect().await.expect_err("no folder");
+        assert_eq!(fault.kind, FaultKind::Refused, "{fault}");
     }
 }
 
