@@ -6,7 +6,7 @@
 #   RELAY_TEST_JAVA           the `java` to run Kafka with (17 or newer)
 #   RELAY_TEST_KAFKA_LIBS     a folder with Apache Kafka's jars
 #   RELAY_TEST_RABBITMQ_HOME  a RabbitMQ server's folder, the one with sbin/ in it
-#   RELAY_TEST_NATS_SERVER    a nats-server binary (2.10 or newer)
+#   RELAY_TEST_NATS_SERVER    a nats-server binary (2.12 or newer)
 #   RELAY_TEST_REGISTRY_V2    a distribution 2.x binary (`docker-registry` or `registry`)
 #   RELAY_TEST_REGISTRY_V3    a distribution 3.x binary
 #   RELAY_TEST_SKOPEO         a skopeo binary

@@ -1,5 +1,5 @@
 //! Standard output through a real pipe: the relay's own binary writes, the test reads, goes, and comes
-//! back.
+//! back. The rows on standard output of `docs/failures/file.md`.
 
 mod support;
 
@@ -15,7 +15,7 @@ use support::{
     process::{eventually, free_ports},
 };
 
-/// A relay whose standard output is a pipe. Killed when dropped.
+/// A relay whose standard output is a pipe, with a second sink beside it. Killed when dropped.
 struct Piped {
     child: Child,
     receiver: String,
@@ -25,17 +25,23 @@ struct Piped {
 
 impl Piped {
     async fn start(folder: &Folder) -> Self {
+        Self::start_with(folder, Stdio::piped()).await
+    }
+
+    async fn start_with(folder: &Folder, stdout: Stdio) -> Self {
         let [receiver, admin] = free_ports().map(|port| format!("127.0.0.1:{port}"));
         let config = format!(
             "receiver: {{listen: '{receiver}'}}\nadmin: {{listen: '{admin}'}}\njournal: {{path: '{}'}}\n\
-             sinks:\n  - {{name: out, backoff: 100ms, stdout: {{}}}}\nroutes:\n  - {{name: all, to: [out]}}\n",
-            folder.join("journal").display()
+             sinks:\n  - {{name: out, backoff: 100ms, stdout: {{}}}}\n  - {{name: beside, topic: all, file: {{path: '{}'}}}}\n\
+             routes:\n  - {{name: all, to: [out, beside]}}\n",
+            folder.join("journal").display(),
+            folder.join("beside").display(),
         );
         let child = Command::new(env!("CARGO_BIN_EXE_relay"))
             .args(["serve", "-c"])
             .arg(folder.write("relay.yml", config))
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(std::fs::File::create(folder.join("log")).expect("a log"))
             .spawn()
             .expect("the relay");
@@ -124,6 +130,12 @@ async fn a_reader_that_does_not_read_holds_up_no_end() {
     for index in 0..1_000 {
         relay.post(index).await;
     }
+    // It holds up this sink alone.
+    eventually("the sink beside it", BOUND, async || {
+        let beside = std::fs::read_to_string(folder.join("beside/all")).unwrap_or_default();
+        (beside.lines().count() == 1_000).then_some(())
+    })
+    .await;
     let pid = rustix::process::Pid::from_child(&relay.child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("SIGTERM");
     let bound = Duration::from_secs(40);
@@ -134,4 +146,27 @@ async fn a_reader_that_does_not_read_holds_up_no_end() {
     let mut rest = String::new();
     out.read_to_string(&mut rest).expect("what was written");
     assert!(rest.lines().filter(|line| line.starts_with("{\"id\"")).count() < 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_written_stays_in_the_journal() {
+    let folder = Folder::new("stdout-no-space");
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("a device that is full");
+    let relay = Piped::start_with(&folder, full.into()).await;
+    for index in 0..3 {
+        relay.post(index).await;
+    }
+    let sink = eventually("the full disk to be noticed", BOUND, async || {
+        let sink = relay.sink().await;
+        (sink["failures"].as_u64() > Some(1) && sink["lag_events"] == 3).then_some(sink)
+    })
+    .await;
+    assert!(sink["last_error"]["text"].as_str().is_some_and(|text| text.contains("No space left")), "{sink}");
+    drop(relay);
+
+    let mut relay = Piped::start(&folder).await;
+    let mut out = BufReader::new(relay.child.stdout.take().expect("a pipe"));
+    let found = tokio::task::spawn_blocking(move || ids(&mut out, 3));
+    let found = tokio::time::timeout(BOUND, found).await.expect("in time").expect("no panic");
+    assert_eq!(found, ["out#0", "out#1", "out#2"]);
 }

@@ -97,10 +97,12 @@ async fn rejects_a_path_that_cannot_be() {
     let folder = Folder::new("paths");
     fs::write(folder.join("team"), "{}\n").expect("a file where a folder would have to be");
     fs::create_dir(folder.join("lib")).expect("a folder where a file would have to be");
-    for bad in [format!("{}.jsonl", "x".repeat(300)), "team/app.jsonl".to_owned(), "lib".to_owned()] {
+    symlink("nowhere", folder.join("gone")).expect("a link that leads nowhere");
+    let too_long = format!("{}.jsonl", "x".repeat(300));
+    for bad in [too_long.as_str(), "a\0b", "team/app.jsonl", "gone/app.jsonl", "lib"] {
         let topic = unique("push");
         let mut all = messages(&topic, 30);
-        all[10].topic.clone_from(&bad);
+        all[10].topic = bad.to_owned();
         let mut driver = Driver::new(sink(folder.path(), ""), all);
         driver.finish().await;
         assert_eq!(driver.outcome.faults, []);

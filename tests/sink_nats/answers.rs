@@ -1,15 +1,17 @@
 //! Each error number of JetStream that a server can be brought to give to a publisher, or to somebody
 //! who makes a stream; and a server whose JetStream goes away.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use async_nats::jetstream::stream;
+use futures_util::StreamExt;
 use relay::sinks::{Fault, FaultKind};
 
 use crate::{
     fault, sink,
     support::{
         contract::{BOUND, Driver, messages},
+        disk::SmallDisk,
         nats::{Nats, Options as Server},
         process::eventually,
         suite::{Shared, Suite},
@@ -28,10 +30,12 @@ pub fn register(suite: &mut Suite) {
     test("headers_that_the_stream_does_not_allow", |nats| {
         Box::pin(async move { headers_that_the_stream_does_not_allow(&nats).await })
     });
+    test("somebody_who_is_no_stream", |nats| Box::pin(async move { somebody_who_is_no_stream(&nats).await }));
     test("a_full_stream", |nats| Box::pin(async move { a_full_stream(&nats).await }));
     suite.test("answers::an_accounts_limit", an_accounts_limit);
     suite.test("answers::a_servers_limit", a_servers_limit);
     suite.test("answers::too_much_at_once", too_much_at_once);
+    suite.test("answers::a_full_disk_is_silence", a_full_disk_is_silence);
     suite.test("answers::a_stream_that_would_be_too_much", a_stream_that_would_be_too_much);
     for configured in [true, false] {
         let name =
@@ -54,7 +58,7 @@ async fn server(config: &[&str]) -> Nats {
 }
 
 /// The fault that error number `number` of JetStream becomes; the first that the driver meets.
-pub async fn meets(driver: &mut Driver, number: u64) -> Fault {
+async fn meets(driver: &mut Driver, number: u64) -> Fault {
     let fault = fault(driver).await;
     assert!(fault.text.contains(&format!("error {number}")), "not {number}: {fault:?}");
     fault
@@ -121,6 +125,29 @@ async fn headers_that_the_stream_does_not_allow(nats: &Nats) {
     }
 }
 
+/// Whoever subscribes to a subject gets the messages, and may answer them: that stores nothing.
+async fn somebody_who_is_no_stream(nats: &Nats) {
+    let topic = unique("registry.push");
+    let client = nats.connect().await;
+    let mut requests = client.subscribe(topic.clone()).await.expect("subscribe");
+    client.flush().await.expect("flush");
+    let answers = tokio::spawn(async move {
+        while let Some(request) = requests.next().await {
+            client.publish(request.reply.expect("a place to answer"), "+OK".into()).await.expect("answer");
+        }
+    });
+    let yaml = format!("{{servers: '{}', jetstream: {{}}}}", nats.url());
+    let mut driver = Driver::new(sink(&yaml), messages(&topic, 5));
+    let strange = fault(&mut driver).await;
+    assert!(matches!(strange.kind, FaultKind::Busy { .. }), "{strange:?}");
+    assert!(strange.text.contains("not JSON"), "{strange}");
+    answers.abort();
+    assert!(answers.await.is_err_and(|ended| ended.is_cancelled()));
+    nats.create_stream(&topic.replace('.', "-"), &[&topic]).await;
+    recovers(driver, strange).await;
+    assert_eq!(nats.count(&topic.replace('.', "-")).await, 5);
+}
+
 async fn a_full_stream(nats: &Nats) {
     let limits: [fn(&mut stream::Config); 3] = [
         |config| config.max_messages = 5,
@@ -169,6 +196,40 @@ async fn exceeds(number: u64, small: Server, large: Server) {
     nats.reload(&large);
     recovers(driver, exceeded).await;
     assert_eq!(nats.count(&config.name).await, 50);
+}
+
+/// A server whose disk is full says nothing: the worker's time limit ends that. With room, and started
+/// again, it takes the rest, and what it had confirmed is there.
+async fn a_full_disk_is_silence() {
+    let disk = SmallDisk::mount(8 << 20);
+    let store = format!("jetstream {{ store_dir: \"{}\" }}", disk.path().join("jetstream").display());
+    let nats = server(&[&store]).await;
+    let (config, driver) = stream_of(&nats, 400, |_| {}).await;
+    let mut all = driver.unsettled();
+    all.iter_mut().for_each(|message| message.body = vec![b'x'; 10_000].into());
+    let mut driver = Driver::new(driver.sink, all).call_timeout(Duration::from_secs(2));
+    driver.connect().await.expect("connect");
+    driver.send_batch().await.expect("send");
+    driver.settle().await.expect("room enough");
+    disk.fill(1 << 20);
+    let full = loop {
+        if let Err(fault) = driver.step().await {
+            break fault;
+        }
+    };
+    assert_eq!(full.kind, FaultKind::Disconnected, "{full}");
+    let confirmed = driver.outcome.settled.len();
+    assert!(confirmed < 400);
+    driver.faulted(full).await;
+    disk.free();
+    nats.stop().await;
+    nats.start_again().await;
+    driver.finish().await;
+    assert!(driver.outcome.rejected.is_empty(), "{:?}", driver.outcome.rejected);
+    let there = nats.consume_stream(&config.name, 400, BOUND).await;
+    let found: HashSet<_> = there.iter().map(|message| message.header("id").expect("an id")).collect();
+    let lost = driver.outcome.settled.iter().filter(|message| !found.contains(message.id.as_str()));
+    assert_eq!(lost.map(|message| &message.id).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 /// Messages come faster than the stream stores them, beyond what the server is willing to hold.
