@@ -181,7 +181,7 @@ impl Lines {
     /// Writes what is in the buffer.
     fn write(&mut self) -> io::Result<()> {
         if self.is_torn {
-            self.file.set_len(self.len)?;
+            self.cut()?;
             self.is_torn = false;
         }
         if self.buffer.is_empty() {
@@ -224,7 +224,12 @@ impl Lines {
         self.len = self.synced;
         self.dirty = true;
         // Should this fail as well, it is done before the next write, or by `mend` at the next opening.
-        self.is_torn = self.file.set_len(self.len).is_err();
+        self.is_torn = self.cut().is_err();
+    }
+
+    /// Cuts off what is behind `len`; never lengthens a file that somebody else has shortened.
+    fn cut(&self) -> io::Result<()> {
+        if self.file.metadata()?.len() > self.len { self.file.set_len(self.len) } else { Ok(()) }
     }
 
     /// Sets the file aside, under its name and the time, and deletes those set aside beyond `keep`.
