@@ -306,7 +306,8 @@ async fn turned_off(configured: bool, on: Server, off: Server) -> (Nats, Driver)
     let mut driver = Driver::new(sink, driver.unsettled());
     driver.connect().await.expect("connect");
     nats.reload(&off);
-    let jetstream = nats.jetstream().await;
+    let mut jetstream = nats.jetstream().await;
+    jetstream.set_timeout(Duration::from_secs(1));
     eventually("JetStream to be off", BOUND, async || {
         jetstream.get_stream(&config.name).await.is_err().then_some(())
     })
