@@ -162,14 +162,16 @@ async fn a_name_that_nobody_has() {
     assert!(fault.text.contains("lookup"), "{fault}");
 }
 
-/// The kernel takes the connection; the server does not greet.
+/// Somebody takes the connection, and no greeting comes.
 async fn a_server_that_says_nothing() {
     let nats = server(Auth::Nobody, &[]).await;
-    nats.freeze();
-    let yaml = format!("{{servers: '{}'}}", nats.url());
+    let proxy = Proxy::start(nats.address()).await;
+    proxy.set(Direction::ToClient, Mode::Stall);
+    let yaml = format!("{{servers: '{}'}}", proxy.address());
     let mut sink = options(&yaml).build(context(Duration::from_millis(500)));
     let fault = sink.connect().await.expect_err("no greeting");
     assert_eq!(fault.kind, FaultKind::Disconnected, "{fault}");
-    nats.thaw();
-    sink.connect().await.expect("it speaks again");
+    assert!(proxy.accepted() > 0);
+    proxy.pass();
+    crate::sink(&yaml).connect().await.expect("it speaks again");
 }
