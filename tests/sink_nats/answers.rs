@@ -103,7 +103,7 @@ async fn a_sealed_stream(nats: &Nats) {
     // A seal is for ever: another stream has to take its place.
     nats.jetstream().await.delete_stream(&config.name).await.expect("delete the stream");
     config.sealed = false;
-    nats.create_stream_with(config.clone()).await;
+    nats.create_stream_again(config.clone()).await;
     recovers(driver, sealed).await;
     assert_eq!(nats.count(&config.name).await, 5);
 }
@@ -212,11 +212,7 @@ async fn a_full_disk_is_silence() {
     driver.send_batch().await.expect("send");
     driver.settle().await.expect("room enough");
     disk.fill(1 << 20);
-    let full = loop {
-        if let Err(fault) = driver.step().await {
-            break fault;
-        }
-    };
+    let full = fault(&mut driver).await;
     assert_eq!(full.kind, FaultKind::Disconnected, "{full}");
     let confirmed = driver.outcome.settled.len();
     assert!(confirmed < 400);

@@ -144,7 +144,8 @@ async fn a_stream_deleted_under_us_is_refused(js: Arc<JetStream>) {
     let gone = fault(&mut driver).await;
     assert_eq!(gone.kind, FaultKind::Refused, "{gone}");
     driver.faulted(gone).await;
-    js.nats.create_stream(&JetStream::stream(&topic), &[&topic]).await;
+    let (name, subjects) = (JetStream::stream(&topic), vec![topic.clone()]);
+    js.nats.create_stream_again(stream::Config { name, subjects, ..Default::default() }).await;
     driver.finish().await;
     assert_eq!(js.nats.count(&JetStream::stream(&topic)).await, 20);
     assert!(driver.outcome.rejected.is_empty());

@@ -189,6 +189,14 @@ impl Nats {
         self.jetstream().await.create_stream(config).await.expect("create a stream");
     }
 
+    /// Makes a stream in place of one of the same name that was deleted: the server may still be clearing
+    /// away what that one had.
+    pub async fn create_stream_again(&self, config: stream::Config) {
+        let jetstream = self.jetstream().await;
+        let create = async || jetstream.create_stream(config.clone()).await.ok();
+        eventually("the stream to be made again", START_BOUND, create).await;
+    }
+
     /// How many messages a stream holds; 0 for one that does not exist.
     pub async fn count(&self, name: &str) -> u64 {
         match self.jetstream().await.get_stream(name).await {
