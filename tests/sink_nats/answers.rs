@@ -103,7 +103,7 @@ async fn a_sealed_stream(nats: &Nats) {
     // A seal is for ever: another stream has to take its place.
     nats.jetstream().await.delete_stream(&config.name).await.expect("delete the stream");
     config.sealed = false;
-    nats.create_stream_again(config.clone()).await;
+    nats.create_stream_soon(config.clone()).await;
     recovers(driver, sealed).await;
     assert_eq!(nats.count(&config.name).await, 5);
 }

@@ -28,7 +28,7 @@ async fn create(cluster: &Cluster, replicas: usize) -> (String, String) {
     let name = topic.replace('.', "-");
     let (subjects, num_replicas) = (vec![topic.clone()], replicas);
     let config = stream::Config { name: name.clone(), subjects, num_replicas, ..Default::default() };
-    cluster.any().create_stream_with(config).await;
+    cluster.any().create_stream_soon(config).await;
     (topic, name)
 }
 

@@ -145,7 +145,7 @@ async fn a_stream_deleted_under_us_is_refused(js: Arc<JetStream>) {
     assert_eq!(gone.kind, FaultKind::Refused, "{gone}");
     driver.faulted(gone).await;
     let (name, subjects) = (JetStream::stream(&topic), vec![topic.clone()]);
-    js.nats.create_stream_again(stream::Config { name, subjects, ..Default::default() }).await;
+    js.nats.create_stream_soon(stream::Config { name, subjects, ..Default::default() }).await;
     driver.finish().await;
     assert_eq!(js.nats.count(&JetStream::stream(&topic)).await, 20);
     assert!(driver.outcome.rejected.is_empty());

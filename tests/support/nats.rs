@@ -189,12 +189,12 @@ impl Nats {
         self.jetstream().await.create_stream(config).await.expect("create a stream");
     }
 
-    /// Makes a stream in place of one of the same name that was deleted: the server may still be clearing
-    /// away what that one had.
-    pub async fn create_stream_again(&self, config: stream::Config) {
+    /// Makes a stream as soon as the server can: it may still be clearing away what one of the same name
+    /// had, and a cluster's servers have to learn of each other.
+    pub async fn create_stream_soon(&self, config: stream::Config) {
         let jetstream = self.jetstream().await;
         let create = async || jetstream.create_stream(config.clone()).await.ok();
-        eventually("the stream to be made again", START_BOUND, create).await;
+        eventually("a stream to be made", START_BOUND, create).await;
     }
 
     /// How many messages a stream holds; 0 for one that does not exist.
