@@ -1,83 +1,20 @@
 //! Lanes against a peer that answers byte for byte as a test says.
 
+mod peer;
+
 use std::sync::atomic::AtomicUsize;
 use std::task::Context;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::io::AsyncWriteExt as _;
 
+use self::peer::{BOUND, Peer, within};
 use super::*;
 use crate::sinks::FaultKind;
 use crate::sinks::webhook::lanes::{Content, Lanes};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
-/// How long anything may take that ought to happen.
-const BOUND: Duration = Duration::from_secs(20);
-
-async fn within<T>(what: impl Future<Output = T>) -> T {
-    timeout(BOUND, what).await.expect("in time")
-}
-
-/// An endpoint's end of things.
-struct Peer(TcpListener);
-
-impl Peer {
-    async fn start() -> Self {
-        Self(TcpListener::bind("127.0.0.1:0").await.expect("bind"))
-    }
-
-    fn orders(&self) -> Orders {
-        let address = self.0.local_addr().expect("an address");
-        let yaml = format!("{{url: 'http://u:secret@{address}/events?secret'}}");
-        let options = serde_yaml::from_str(&yaml).expect("options");
-        Orders {
-            target: Arc::new(Target::new(&options).expect("a target")),
-            reject: vec![422],
-            timeout: BOUND,
-        }
-    }
-
-    async fn accept(&self) -> Wire {
-        Wire(within(self.0.accept()).await.expect("accept").0)
-    }
-
-    /// Whether somebody wants to connect who was not accepted yet.
-    async fn is_wanted(&self) -> bool {
-        timeout(Duration::ZERO, self.0.accept()).await.is_ok()
-    }
-}
-
-/// An accepted connection.
-struct Wire(TcpStream);
-
-impl Wire {
-    /// A request's body; `None` when the connection has ended instead.
-    async fn request(&mut self) -> Option<String> {
-        let (mut got, mut whole) = (Vec::new(), None);
-        while whole.is_none_or(|whole| got.len() < whole) {
-            if within(self.0.read_buf(&mut got)).await.unwrap_or(0) == 0 {
-                return None;
-            }
-            let text = String::from_utf8_lossy(&got);
-            whole = text.split_once("\r\n\r\n").map(|(head, _)| head.len() + 4 + content_length(head));
-        }
-        let text = String::from_utf8(got).expect("text");
-        Some(text.split_once("\r\n\r\n").expect("a head").1.to_owned())
-    }
-
-    async fn answer(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).await.expect("written");
-    }
-}
-
-fn content_length(head: &str) -> usize {
-    let line = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    line.expect("a length").parse().expect("a number")
-}
-
 /// Jobs with these bodies, for lane 0.
 fn jobs<const COUNT: usize>(bodies: [&str; COUNT]) -> [Job; COUNT] {
     let mut lanes = Lanes::new(1, 1);
@@ -328,7 +265,7 @@ async fn an_answer_wakes_its_lane_once() {
     let (hand, jobs_of) = mpsc::channel(COUNT);
     let (done, mut heard) = mpsc::channel(COUNT);
     for job in jobs(["event"; COUNT]) {
-        hand.try_send(job).ok().expect("room");
+        assert!(hand.try_send(job).is_ok(), "room");
     }
     let shared = Arc::new(Shared { orders: peer.orders(), is_stopped: AtomicBool::new(false) });
     let runs = Arc::<AtomicUsize>::default();
