@@ -185,8 +185,9 @@ impl Lane {
         let mut connection = opened.ok_or(Failure::Late)?.map_err(Failure::Broken)?;
         let answer = in_time(self.timer.as_mut(), connection.exchange(request)).await;
         let answer = answer.ok_or(Failure::Late)?;
+        let answer = answer.map_err(|failed| Failure::Broken(failed.into_error().into()))?;
         self.connection = Some(connection);
-        answer.map_err(|failed| Failure::Broken(failed.into_error().into()))
+        Ok(answer)
     }
 }
 
@@ -218,3 +219,6 @@ async fn in_time<T>(timer: Pin<&mut Sleep>, what: impl Future<Output = T>) -> Op
         () = timer => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

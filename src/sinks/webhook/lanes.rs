@@ -208,24 +208,29 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_request_at_a_time() {
-        let mut lanes = Lanes::new(4, 1);
-        for event in ["1", "2"] {
-            push(&mut lanes, "a", event);
+    fn a_key_has_one_lane_and_there_one_request_at_a_time() {
+        // What can be taken apart is waited for; else the lane's task has it ahead.
+        for (batch, ahead) in [(1, 3), (2, 1)] {
+            let mut lanes = Lanes::new(4, batch);
+            for _ in 0..3 {
+                lanes.push("a", content(Bytes::from("{}")));
+            }
+            let handed: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).collect();
+            assert_eq!(handed.len(), ahead, "{batch}");
+            assert!(handed.iter().all(|job| job.ticket.lane == handed[0].ticket.lane));
+            for job in handed {
+                lanes.taken(job.ticket);
+            }
+            assert_eq!(lanes.take_settled().expect("some").count, ahead, "{batch}");
+            assert_eq!(next(&mut lanes).is_some(), ahead < 3, "{batch}");
         }
-        let job = next(&mut lanes).expect("the first");
-        assert_eq!(job.body, "{\"events\":[1]}");
-        assert!(next(&mut lanes).is_none());
-        lanes.taken(job.ticket);
-        assert_eq!(lanes.take_settled().expect("the first").count, 1);
-        assert_eq!(next(&mut lanes).expect("the second").body, "{\"events\":[2]}");
     }
 
     #[test]
     fn keys_run_beside_each_other() {
-        let mut lanes = Lanes::new(8, 1);
+        let mut lanes = Lanes::new(8, 2);
         for key in 0..100 {
-            push(&mut lanes, &key.to_string(), "{}");
+            lanes.push(&key.to_string(), content(Bytes::from("{}")));
         }
         let jobs: Vec<_> = std::iter::from_fn(|| next(&mut lanes)).collect();
         assert_eq!(jobs.len(), 8);
@@ -265,7 +270,7 @@ mod tests {
         }
         let settled = lanes.take_settled().expect("three");
         assert_eq!((settled.count, settled.rejected), (3, vec![(1, rejection())]));
-        assert_eq!(next(&mut lanes).expect("the next batch").count, 1);
+        assert_eq!(next(&mut lanes).expect("the next batch").ticket.count, 1);
     }
 
     #[test]
@@ -275,7 +280,10 @@ mod tests {
         let old = next(&mut lanes).expect("a job");
         lanes.clear();
         push(&mut lanes, "a", "2");
+        let fresh = next(&mut lanes).expect("a job");
         lanes.taken(old.ticket);
         assert!(lanes.take_settled().is_none());
+        lanes.taken(fresh.ticket);
+        assert_eq!(lanes.take_settled().expect("the fresh one").count, 1);
     }
 }

@@ -30,7 +30,7 @@ const CONCURRENCY_MAX: usize = 256;
 ///
 /// Each request is a `POST`, and its body by default what a registry sends: an envelope with the
 /// registry's media type. The sink's `headers` are sent with it, and `Relay-Id` with the event's id.
-/// No redirect is followed.
+/// No redirect is followed. It speaks HTTP/1.1 on as many kept connections as `concurrency` says.
 #[derive(Clone, Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookOptions {
