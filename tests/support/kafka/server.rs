@@ -31,11 +31,12 @@ pub(super) fn spawn(folder: &Folder) -> Proc {
     Proc::spawn("kafka", command, &folder.join("log"))
 }
 
-pub(super) async fn format_storage(folder: &Folder, options: &Options) {
+/// `users` get a password for both SCRAM mechanisms.
+pub(super) async fn format_storage(folder: &Folder, users: &[(String, String)]) {
     let mut command = java();
     command.args(["kafka.tools.StorageTool", "format", "-t", "cmVsYXktdGVzdC1jbHVzdA", "-c"]);
     command.arg(folder.join("server.properties"));
-    for (user, password) in &options.sasl {
+    for (user, password) in users {
         for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
             command.arg("--add-scram").arg(format!("{mechanism}=[name={user},password={password}]"));
         }
