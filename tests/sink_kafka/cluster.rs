@@ -25,6 +25,9 @@ pub fn sink(yaml: &str, literal_topics: &[&str]) -> Box<dyn Sink> {
     })
 }
 
+/// A broker that was killed may come back once it is missed, which takes 9 seconds by default.
+pub const QUICK_TO_MISS: (&str, &str) = ("broker.session.timeout.ms", "4000");
+
 /// The time of an event that has just arrived: microseconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_micros() as i64

@@ -13,7 +13,7 @@ mod topics;
 
 use std::process::ExitCode;
 
-use cluster::Cluster;
+use cluster::{Cluster, QUICK_TO_MISS};
 use pair::Pair;
 use support::contract::{self, End};
 use support::kafka::{Kafka, Options};
@@ -24,6 +24,7 @@ async fn start() -> Kafka {
     let properties = [
         // The contract's messages arrived in 2025: a broker would delete them as too old.
         ("log.retention.ms", "-1"),
+        QUICK_TO_MISS,
         ("listener.name.saslssl.sasl.enabled.mechanisms", "SCRAM-SHA-512"),
     ];
     let text = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use rdkafka::types::RDKafkaErrorCode;
 use relay::sinks::{FaultKind, Message};
 
-use crate::cluster::{BOUND, Cluster};
+use crate::cluster::{BOUND, Cluster, QUICK_TO_MISS};
 use crate::said;
 use crate::support::contract::{self, Destination, Driver, Variant};
-use crate::support::kafka::{Kafka, Options, Second};
+use crate::support::kafka::second::Second;
+use crate::support::kafka::{Kafka, Options};
 use crate::support::process::eventually;
 use crate::support::unique;
 
@@ -24,6 +25,7 @@ impl Pair {
         let properties = [
             ("log.retention.ms", "-1"),
             ("allow.everyone.if.no.acl.found", "false"),
+            QUICK_TO_MISS,
             // A leader goes back to the broker that its partition prefers, soon after that is there again.
             ("leader.imbalance.check.interval.seconds", "1"),
         ];
@@ -35,7 +37,7 @@ impl Pair {
             ..Options::default()
         });
         let kafka = Arc::new(kafka.await);
-        let second = Second::join(&kafka).await;
+        let second = Second::join(&kafka, "broker.heartbeat.interval.ms=500\n").await;
         Self { cluster: Cluster::new(kafka), second }
     }
 

@@ -1,7 +1,7 @@
 //! A single Apache Kafka node (KRaft), and what a consumer finds in it.
 
 mod admin;
-mod second;
+pub mod second;
 mod server;
 
 use std::{
@@ -22,8 +22,6 @@ use super::{
     proxy::Proxy,
     tls::Tls,
 };
-
-pub use second::Second;
 
 const START_BOUND: Duration = Duration::from_secs(60);
 const STOP_BOUND: Duration = Duration::from_secs(30);

@@ -55,10 +55,11 @@ pub(super) fn fault(error: &Error, address: &str) -> Fault {
         ErrorKind::ProtocolError(protocol) => {
             let text = format!("{address}: {}", said(protocol));
             match protocol.kind() {
+                // 503 (`rabbit_exchange.erl`): a type of exchange that this broker has not; later ones say 406.
                 AMQPErrorKind::Soft(_)
-                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
-                    Fault::refused(text)
-                }
+                | AMQPErrorKind::Hard(
+                    AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH | AMQPHardError::COMMANDINVALID,
+                ) => Fault::refused(text),
                 AMQPErrorKind::Hard(_) => Fault::disconnected(text),
             }
         }

@@ -28,8 +28,9 @@ impl Second {
     /// Its id in the cluster; the first one's is 1.
     pub const ID: i32 = 2;
 
-    /// Starts it, and waits until the cluster tells clients of it.
-    pub async fn join(first: &Kafka) -> Self {
+    /// Starts it, and waits until the cluster tells clients of it. `more`: further lines of
+    /// `server.properties`.
+    pub async fn join(first: &Kafka, more: &str) -> Self {
         let folder = Folder::new("kafka-second");
         let [port] = free_ports();
         let disks = DISKS.map(|disk| folder.join(disk).display().to_string()).join(",");
@@ -38,10 +39,11 @@ impl Second {
              controller.listener.names=CONTROLLER\nlisteners=PLAINTEXT://127.0.0.1:{port}\n\
              listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
              inter.broker.listener.name=PLAINTEXT\nnum.network.threads=2\nnum.io.threads=4\n\
-             log.dirs={disks}\nmetadata.log.dir={metadata}\n",
+             log.dirs={disks}\nmetadata.log.dir={metadata}\n{authorizer}{more}",
             id = Self::ID,
             controller = first.controller,
             metadata = folder.join("metadata").display(),
+            authorizer = server::AUTHORIZER,
         );
         folder.write("server.properties", properties);
         server::format_storage(&folder, &[]).await;
