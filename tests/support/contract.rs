@@ -172,9 +172,10 @@ impl Driver {
         while !self.todo.is_empty() {
             assert!(
                 Instant::now() < end,
-                "{} messages unsettled after {BOUND:?}; faults: {:?}",
+                "{} messages unsettled after {BOUND:?}; {} faults, at last: {:?}",
                 self.todo.len(),
-                self.outcome.faults
+                self.outcome.faults.len(),
+                self.outcome.faults.last()
             );
             if let Err(fault) = self.step().await {
                 self.faulted(fault).await;
@@ -205,8 +206,13 @@ impl Driver {
 
     /// Sends one batch, as far as the window allows, and answers how many messages that was.
     pub async fn send_batch(&mut self) -> Result<usize, Fault> {
+        self.send(BATCH).await
+    }
+
+    /// The same of a batch of at most so many messages.
+    pub async fn send(&mut self, most: usize) -> Result<usize, Fault> {
         let room = self.sink.window() - self.in_flight;
-        let count = room.min(self.todo.len() - self.in_flight).min(BATCH);
+        let count = room.min(self.todo.len() - self.in_flight).min(most);
         if count > 0 {
             let batch = &self.todo.make_contiguous()[self.in_flight..self.in_flight + count];
             limit(self.call_timeout, self.sink.send(batch)).await?;
@@ -452,7 +458,7 @@ async fn refuses(destination: &impl Destination, variant: Variant) {
 }
 
 /// Everything that is at the destination, once each of `sent` has arrived.
-async fn arrived(destination: &impl Destination, topic: &str, sent: &[Message]) -> Vec<Received> {
+pub async fn arrived(destination: &impl Destination, topic: &str, sent: &[Message]) -> Vec<Received> {
     let end = Instant::now() + BOUND;
     let mut count = sent.len();
     loop {
@@ -468,7 +474,7 @@ async fn arrived(destination: &impl Destination, topic: &str, sent: &[Message]) 
 }
 
 /// Nothing arrived that was not sent, everything is whole, and per key the first arrivals are in order.
-fn check(sent: &[Message], received: &[Received]) {
+pub fn check(sent: &[Message], received: &[Received]) {
     let places: HashMap<&str, usize> =
         sent.iter().enumerate().map(|(place, message)| (message.id.as_str(), place)).collect();
     let mut seen = HashSet::new();

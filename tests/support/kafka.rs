@@ -1,22 +1,24 @@
 //! A single Apache Kafka node (KRaft), and what a consumer finds in it.
 
+mod admin;
+pub mod second;
 mod server;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer, StreamConsumer},
     error::KafkaError,
     message::Headers,
-    types::RDKafkaErrorCode,
 };
 
 use super::{
     Folder, given,
-    process::{Slot, eventually, free_ports, run},
+    process::{Slot, eventually, free_ports},
     proxy::Proxy,
     tls::Tls,
 };
@@ -100,6 +102,7 @@ impl Record {
 pub struct Kafka {
     slot: Slot,
     bootstrap: String,
+    controller: String,
     sasl: Option<String>,
     ssl: Option<String>,
     sasl_ssl: Option<String>,
@@ -116,6 +119,7 @@ impl Kafka {
             return Self {
                 slot,
                 bootstrap,
+                controller: String::new(),
                 sasl: None,
                 ssl: None,
                 sasl_ssl: None,
@@ -144,10 +148,11 @@ impl Kafka {
         let properties =
             server::properties(&options, &listeners, &controller, tls.as_ref(), &folder.join("data"));
         folder.write("server.properties", properties);
-        server::format_storage(&folder, &options).await;
+        server::format_storage(&folder, &options.sasl).await;
         let this = Self {
             slot: Slot::new("kafka", server::spawn(&folder)),
             bootstrap: plain,
+            controller,
             sasl: has_sasl.then_some(sasl),
             ssl: options.tls.then_some(ssl),
             sasl_ssl: (has_sasl && options.tls).then_some(sasl_ssl),
@@ -185,49 +190,14 @@ impl Kafka {
         self.proxy.as_ref().expect("started without a proxy")
     }
 
+    /// Where it keeps a partition's records.
+    pub fn partition_folder(&self, topic: &str, partition: i32) -> PathBuf {
+        self.folder.join("data").join(format!("{topic}-{partition}"))
+    }
+
     /// The files of its TLS listeners.
     pub fn tls(&self) -> &Tls {
         self.tls.as_ref().expect("started without TLS")
-    }
-
-    pub async fn create_topic(&self, name: &str, partitions: i32) {
-        self.create_topic_with(name, partitions, &[]).await;
-    }
-
-    /// With the topic's own configuration, such as `max.message.bytes`. A topic that exists is fine.
-    pub async fn create_topic_with(&self, name: &str, partitions: i32, configuration: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        for (key, value) in configuration {
-            topic = topic.set(key, value);
-        }
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
-        let results = admin.create_topics(&[topic], &options).await.expect("create topics");
-        for result in results {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, error)) => panic!("create topic {topic}: {error}"),
-            }
-        }
-        self.partitions(&[name], Instant::now() + Duration::from_secs(20)).await;
-    }
-
-    /// Forbids `user` an operation (`Write`, `Create`, …) on a topic. Needs `acl: true`. Takes about two
-    /// seconds: Kafka's own tool does it.
-    pub async fn deny(&self, user: &str, operation: &str, topic: &str) {
-        let mut command = server::java();
-        command.arg("org.apache.kafka.tools.AclCommand").args([
-            "--bootstrap-server",
-            &self.bootstrap,
-            "--add",
-            "--deny-principal",
-            &format!("User:{user}"),
-            "--operation",
-            operation,
-            "--topic",
-            topic,
-        ]);
-        run("kafka-acls", command, START_BOUND).await;
     }
 
     /// Reads `topics` from their beginning until `expected` records are there, in the order of their

@@ -105,7 +105,7 @@ impl RabbitMq {
         );
         if let Some(tls) = &tls {
             config += &format!(
-                "listeners.ssl.1 = 127.0.0.1:{amqps_port}\nssl_options.cacertfile = {}\n\
+                "listeners.ssl.1 = 127.0.0.1:{amqps_port}\nlisteners.ssl.2 = 127.0.0.2:{amqps_port}\nssl_options.cacertfile = {}\n\
                  ssl_options.certfile = {}\nssl_options.keyfile = {}\n\
                  ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n",
                 tls.ca.display(),
@@ -157,6 +157,11 @@ impl RabbitMq {
     pub fn amqps_uri(&self) -> String {
         assert!(self.tls.is_some(), "started without TLS");
         format!("amqps://guest:guest@localhost:{}/%2f", self.amqps_port)
+    }
+
+    /// The same by an address that is not in its certificate.
+    pub fn amqps_uri_by_another_name(&self) -> String {
+        self.amqps_uri().replace("localhost", "127.0.0.2")
     }
 
     pub fn tls(&self) -> &Tls {

@@ -45,8 +45,11 @@ impl KafkaOptions {
             // Never: a record that librdkafka gives up on is overtaken by those behind it, which it goes
             // on sending until somebody throws it away. The worker does, when nothing is confirmed
             // within `timeout`.
-            .set("message.timeout.ms", "0")
-            .set_log_level(RDKafkaLogLevel::Info);
+            .set("message.timeout.ms", "0");
+        // What `debug` asks for is said at this level, and how much of it is written down the relay's own
+        // level decides.
+        let debug = config.get("debug").is_some();
+        config.set_log_level(if debug { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
         if batching.single {
             config.set("batch.num.messages", "1");
         }

@@ -142,6 +142,12 @@ impl KafkaSink {
         }
     }
 
+    /// After a fault all that is in flight is forgotten, with the producer that holds it. Answers the fault
+    /// at the root of it.
+    fn give_up(&mut self, fault: Fault) -> Fault {
+        self.connection.take().and_then(|connection| connection.fatal()).unwrap_or(fault)
+    }
+
     fn connection(&self) -> Result<&Connection, Fault> {
         self.connection.as_ref().ok_or_else(not_connected)
     }
@@ -164,12 +170,11 @@ impl Sink for KafkaSink {
     }
 
     async fn send(&mut self, batch: &[Message]) -> Result<(), Fault> {
-        // After a fault all that is in flight is forgotten, with the producer that holds it.
-        self.try_send(batch).await.inspect_err(|_| self.connection = None)
+        self.try_send(batch).await.map_err(|fault| self.give_up(fault))
     }
 
     async fn settle(&mut self) -> Result<Settled, Fault> {
-        self.try_settle().await.inspect_err(|_| self.connection = None)
+        self.try_settle().await.map_err(|fault| self.give_up(fault))
     }
 
     async fn close(&mut self) {

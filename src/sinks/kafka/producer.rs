@@ -70,6 +70,13 @@ impl Connection {
         self.producer().purge(PurgeConfig::default().queue().inflight());
     }
 
+    /// Why this producer can do nothing any more, if it cannot. A callback and a record are told only that
+    /// it is so (`_FATAL`).
+    pub fn fatal(&self) -> Option<Fault> {
+        let (code, text) = self.producer().client().fatal_error()?;
+        Some(fault(code, &text))
+    }
+
     pub fn producer(&self) -> &Client {
         &self.producer
     }

@@ -54,8 +54,8 @@ impl Topics {
         Ok(topics)
     }
 
-    /// Creates `topic` unless it is known to exist. One that may not be created is left to the
-    /// broker's answer to its first record: it may exist all the same.
+    /// Creates `topic` unless it is known to exist. One that may not be created, by an access list or
+    /// a policy, is left to the broker's answer to its first record: it may exist all the same.
     pub async fn ensure(&mut self, topic: &str) -> Result<(), Fault> {
         if self.known.contains(topic) {
             return Ok(());
@@ -70,7 +70,10 @@ impl Topics {
         for (topic, code) in results.into_iter().filter_map(Result::err) {
             match code {
                 Code::TopicAlreadyExists => {}
-                Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed | Code::InvalidTopic => {
+                Code::TopicAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::PolicyViolation
+                | Code::InvalidTopic => {
                     tracing::warn!(topic, reason = %code, "a topic could not be created");
                 }
                 code => return Err(fault(code, &format!("creating topic {topic}"))),

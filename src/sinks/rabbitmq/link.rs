@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -24,10 +24,15 @@ use crate::sinks::Fault;
 /// How long a polite end may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How far the reason of an end may be behind the end.
+const REASON_TIMEOUT: Duration = Duration::from_millis(500);
+
 pub(super) struct Link {
     connection: Connection,
     pub channel: Channel,
     events: Pin<Box<dyn Stream<Item = Event> + Send>>,
+    /// Why the connection has ended, if an event has told.
+    ended: Option<lapin::Error>,
     pub address: String,
     socket: Socket,
 }
@@ -60,14 +65,33 @@ impl Link {
         let events = Box::pin(connection.events_listener());
         declare(&connection, options).await.map_err(failed)?;
         let channel = open_channel(&connection).await.map_err(failed)?;
-        Ok(Self { connection, channel, events, address, socket })
+        Ok(Self { connection, channel, events, ended: None, address, socket })
     }
 
     /// A new channel in the place of one that the broker closed, or whose messages were given up.
     pub async fn reopen_channel(&mut self) -> Result<(), Fault> {
-        let opened = open_channel(&self.connection).await;
-        self.channel = opened.map_err(|error| fault(&error, &self.address))?;
+        match open_channel(&self.connection).await {
+            Ok(channel) => self.channel = channel,
+            Err(error) => return Err(fault(&self.reason(error).await, &self.address)),
+        }
         Ok(())
+    }
+
+    /// The reason at the root of an error. Whoever asks for something after a connection has ended is told
+    /// that it has, and no more; what the broker said comes as an event, which may be a moment behind.
+    async fn reason(&mut self, error: lapin::Error) -> lapin::Error {
+        if !matches!(error.kind(), ErrorKind::InvalidConnectionState(_)) {
+            return error;
+        }
+        if let Some(reason) = self.ended.take() {
+            return reason;
+        }
+        let errors = self.events.as_mut().filter_map(async |event| match event {
+            Event::Error(reason) => Some(reason),
+            _ => None,
+        });
+        let next = async { std::pin::pin!(errors).next().await };
+        tokio::time::timeout(REASON_TIMEOUT, next).await.ok().flatten().unwrap_or(error)
     }
 
     /// Whether the broker has told that it takes nothing now (a memory or disk alarm).
@@ -78,8 +102,10 @@ impl Link {
     /// Ready with the broker's reason when it begins to take nothing.
     pub fn poll_blocked(&mut self, context: &mut Context<'_>) -> Poll<String> {
         while let Poll::Ready(Some(event)) = self.events.as_mut().poll_next(context) {
-            if let Event::ConnectionBlocked(reason) = event {
-                return Poll::Ready(reason);
+            match event {
+                Event::ConnectionBlocked(reason) => return Poll::Ready(reason),
+                Event::Error(reason) => self.ended = Some(reason),
+                _ => {}
             }
         }
         Poll::Pending

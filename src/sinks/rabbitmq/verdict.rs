@@ -55,10 +55,11 @@ pub(super) fn fault(error: &Error, address: &str) -> Fault {
         ErrorKind::ProtocolError(protocol) => {
             let text = format!("{address}: {}", said(protocol));
             match protocol.kind() {
+                // 503 (`rabbit_exchange.erl`): a type of exchange that this broker has not; later ones say 406.
                 AMQPErrorKind::Soft(_)
-                | AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH) => {
-                    Fault::refused(text)
-                }
+                | AMQPErrorKind::Hard(
+                    AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH | AMQPHardError::COMMANDINVALID,
+                ) => Fault::refused(text),
                 AMQPErrorKind::Hard(_) => Fault::disconnected(text),
             }
         }
@@ -132,7 +133,20 @@ mod tests {
             ),
             (AMQPSoftError::NOTFOUND.into(), "NOT_FOUND - no exchange 'registry'", FaultKind::Refused),
             (AMQPHardError::NOTALLOWED.into(), "NOT_ALLOWED - vhost x not found", FaultKind::Refused),
+            (AMQPHardError::INVALIDPATH.into(), "INVALID_PATH", FaultKind::Refused),
+            (
+                AMQPHardError::COMMANDINVALID.into(),
+                "COMMAND_INVALID - unknown exchange type",
+                FaultKind::Refused,
+            ),
             (AMQPHardError::CONNECTIONFORCED.into(), "CONNECTION_FORCED", FaultKind::Disconnected),
+            (AMQPHardError::FRAMEERROR.into(), "FRAME_ERROR", FaultKind::Disconnected),
+            (AMQPHardError::SYNTAXERROR.into(), "SYNTAX_ERROR", FaultKind::Disconnected),
+            (AMQPHardError::CHANNELERROR.into(), "CHANNEL_ERROR", FaultKind::Disconnected),
+            (AMQPHardError::UNEXPECTEDFRAME.into(), "UNEXPECTED_FRAME", FaultKind::Disconnected),
+            (AMQPHardError::RESOURCEERROR.into(), "RESOURCE_ERROR", FaultKind::Disconnected),
+            (AMQPHardError::NOTIMPLEMENTED.into(), "NOT_IMPLEMENTED", FaultKind::Disconnected),
+            (AMQPHardError::INTERNALERROR.into(), "INTERNAL_ERROR", FaultKind::Disconnected),
         ] {
             let Verdict::Failed(fault) = judge(&error(kind, text), "mq:5672") else { panic!("{text}") };
             assert_eq!(fault.kind, expected, "{text}");

@@ -16,6 +16,10 @@ use super::{
     Listener, Options, START_BOUND,
 };
 
+/// Checks access lists, but not for clients of a listener without a login.
+pub(super) const AUTHORIZER: &str = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                                     super.users=User:ANONYMOUS\n";
+
 pub(super) fn java() -> Command {
     let libs = given("RELAY_TEST_KAFKA_LIBS").map_or_else(|| tools_dir().join("kafka/libs"), PathBuf::from);
     let mut command = Command::new(tool("RELAY_TEST_JAVA", "java"));
@@ -31,11 +35,12 @@ pub(super) fn spawn(folder: &Folder) -> Proc {
     Proc::spawn("kafka", command, &folder.join("log"))
 }
 
-pub(super) async fn format_storage(folder: &Folder, options: &Options) {
+/// `users` get a password for both SCRAM mechanisms.
+pub(super) async fn format_storage(folder: &Folder, users: &[(String, String)]) {
     let mut command = java();
     command.args(["kafka.tools.StorageTool", "format", "-t", "cmVsYXktdGVzdC1jbHVzdA", "-c"]);
     command.arg(folder.join("server.properties"));
-    for (user, password) in &options.sasl {
+    for (user, password) in users {
         for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
             command.arg("--add-scram").arg(format!("{mechanism}=[name={user},password={password}]"));
         }
@@ -102,8 +107,8 @@ pub(super) fn properties(
         .expect("to a string");
     }
     if options.acl {
-        text += "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-                 super.users=User:ANONYMOUS\nallow.everyone.if.no.acl.found=true\n";
+        text += AUTHORIZER;
+        text += "allow.everyone.if.no.acl.found=true\n";
     }
     for (key, value) in &options.properties {
         writeln!(text, "{key}={value}").expect("to a string");
