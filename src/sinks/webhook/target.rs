@@ -45,19 +45,11 @@ impl Target {
         let url = options.url.parsed().ok_or_else(|| Fault::refused("not an address"))?;
         // Within a URL an IPv6 address stands in brackets.
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let tls = match url.scheme() {
-            "https" => {
-                let name =
-                    ServerName::try_from(host.clone()).map_err(|_| refused("no name for a certificate"))?;
-                Some((tls::connector(options)?, name))
-            }
-            _ => None,
-        };
         Ok(Self {
             name: options.url.to_string(),
             port: url.port_or_known_default().unwrap_or(80),
+            tls: tls(options, &url, &host)?,
             host,
-            tls,
             path_and_query: url[Position::BeforePath..Position::AfterQuery]
                 .parse()
                 .map_err(|_| refused("HTTP does not allow its path or query"))?,
@@ -78,6 +70,23 @@ impl Target {
         *request.headers_mut() = headers;
         request
     }
+}
+
+/// Files that are named are read without https too: whoever names them wants to know of what is wrong.
+fn tls(
+    options: &WebhookOptions,
+    url: &Url,
+    host: &str,
+) -> Result<Option<(TlsConnector, ServerName<'static>)>, Fault> {
+    let is_wanted = url.scheme() == "https";
+    if !is_wanted && options.tls.is_none() {
+        return Ok(None);
+    }
+    let connector = tls::connector(options)?;
+    let name = ServerName::try_from(host.to_owned());
+    let name =
+        name.map_err(|_| Fault::refused(format!("{}: no certificate has such a name", options.url)))?;
+    Ok(is_wanted.then_some((connector, name)))
 }
 
 fn headers(url: &Url) -> Option<HeaderMap> {
