@@ -350,6 +350,8 @@ pub async fn survives_restart(destination: &impl Destination, end: End) {
         destination.start_again().await;
     };
     tokio::join!(driver.finish(), comes_back);
+    let rejected = &driver.outcome.rejected;
+    assert!(rejected.is_empty(), "{} rejected: {:?}", rejected.len(), rejected.first().map(|(_, why)| why));
     check(&sent, &arrived(destination, &topic, &sent).await);
     driver.sink.close().await;
 }

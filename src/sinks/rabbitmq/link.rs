@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use lapin::options::{ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::protocol::AMQPErrorKind;
 use lapin::tcp::{RustlsConnector, RustlsConnectorConfig};
 use lapin::types::FieldTable;
 use lapin::uri::{AMQPScheme, AMQPUri};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{AsyncTcpStream, Channel, ChannelState, Connection, ConnectionProperties, ErrorKind, Event};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -80,17 +81,18 @@ impl Link {
     /// The reason at the root of an error. Whoever asks for something after a connection has ended is told
     /// that it has, and no more; what the broker said comes as an event, which may be a moment behind.
     async fn reason(&mut self, error: lapin::Error) -> lapin::Error {
-        if !matches!(error.kind(), ErrorKind::InvalidConnectionState(_)) {
+        let late = matches!(
+            error.kind(),
+            ErrorKind::InvalidConnectionState(_) | ErrorKind::InvalidChannelState(ChannelState::Error, _)
+        );
+        if !late {
             return error;
         }
         if let Some(reason) = self.ended.take() {
             return reason;
         }
-        let errors = self.events.as_mut().filter_map(async |event| match event {
-            Event::Error(reason) => Some(reason),
-            _ => None,
-        });
-        let next = async { std::pin::pin!(errors).next().await };
+        let ends = self.events.as_mut().filter_map(async |event| end_of_connection(event));
+        let next = async { std::pin::pin!(ends).next().await };
         tokio::time::timeout(REASON_TIMEOUT, next).await.ok().flatten().unwrap_or(error)
     }
 
@@ -102,11 +104,10 @@ impl Link {
     /// Ready with the broker's reason when it begins to take nothing.
     pub fn poll_blocked(&mut self, context: &mut Context<'_>) -> Poll<String> {
         while let Poll::Ready(Some(event)) = self.events.as_mut().poll_next(context) {
-            match event {
-                Event::ConnectionBlocked(reason) => return Poll::Ready(reason),
-                Event::Error(reason) => self.ended = Some(reason),
-                _ => {}
+            if let Event::ConnectionBlocked(reason) = event {
+                return Poll::Ready(reason);
             }
+            self.ended = end_of_connection(event).or(self.ended.take());
         }
         Poll::Pending
     }
@@ -118,6 +119,13 @@ impl Link {
         }
         drop(self.socket);
     }
+}
+
+/// Why a connection has ended; the same event tells why a channel has, which is AMQP's soft errors.
+fn end_of_connection(event: Event) -> Option<lapin::Error> {
+    let Event::Error(error) = event else { return None };
+    let soft = matches!(error.kind(), ErrorKind::ProtocolError(said) if matches!(said.kind(), AMQPErrorKind::Soft(_)));
+    (!soft).then_some(error)
 }
 
 /// The connection's socket, to end it by force: lapin's thread waits for a silent broker for ever

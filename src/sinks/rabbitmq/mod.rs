@@ -32,11 +32,13 @@ pub struct RabbitMqSink {
     flight: Flight,
     /// The channel was closed, or has messages that were given up: the next ones need another.
     stale_channel: bool,
+    /// The connection was renewed without a fault, and nothing was settled since.
+    renewed: bool,
 }
 
 impl RabbitMqSink {
     pub(super) fn new(options: RabbitMqOptions, context: Context) -> Self {
-        Self { options, context, link: None, flight: Flight::default(), stale_channel: false }
+        Self { options, context, link: None, flight: Flight::default(), stale_channel: false, renewed: false }
     }
 
     /// Forgets what is in flight, and the connection with it unless only the broker is busy.
@@ -66,7 +68,10 @@ impl RabbitMqSink {
         loop {
             self.launch().await?;
             match self.front().await? {
-                Front::Settled(settled) => return Ok(settled),
+                Front::Settled(settled) => {
+                    self.renewed = false;
+                    return Ok(settled);
+                }
                 Front::Nacked => {
                     return Err(Fault::busy(format!("{}: a queue refused a message (nack)", self.address())));
                 }
@@ -80,12 +85,27 @@ impl RabbitMqSink {
         if !self.flight.has_to_launch() {
             return Ok(());
         }
-        let link = self.link.as_mut().ok_or_else(not_connected)?;
         if self.stale_channel {
-            link.reopen_channel().await?;
+            self.renew_channel().await?;
             self.stale_channel = false;
         }
+        let link = self.link.as_ref().ok_or_else(not_connected)?;
         self.flight.launch(|message| publish(&self.options, link, message));
+        Ok(())
+    }
+
+    /// Another channel; and another connection for it, if the old one did not survive that a channel was
+    /// closed over a message ([`Verdict::TooLate`]). That is no fault, unless it comes again before
+    /// anything is settled.
+    async fn renew_channel(&mut self) -> Result<(), Fault> {
+        let link = self.link.as_mut().ok_or_else(not_connected)?;
+        let Err(fault) = link.reopen_channel().await else { return Ok(()) };
+        if self.renewed || !self.flight.suspicious() {
+            return Err(fault);
+        }
+        tracing::debug!(%fault, "the connection ended with a channel that the broker closed; making another");
+        self.link = Some(Link::open(&self.options, self.context.timeout).await?);
+        self.renewed = true;
         Ok(())
     }
 
@@ -140,6 +160,7 @@ impl Sink for RabbitMqSink {
         self.flight.clear();
         self.link = Some(Link::open(&self.options, self.context.timeout).await?);
         self.stale_channel = false;
+        self.renewed = false;
         Ok(())
     }
 

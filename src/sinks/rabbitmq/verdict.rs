@@ -13,8 +13,8 @@ pub(super) enum Verdict {
     /// One of the messages in flight is at fault, and the broker does not say which: they have to be
     /// sent one by one to know.
     Suspect(Rejection),
-    /// It was published while the channel was already closing over an earlier one, and has not gone
-    /// out; the broker's word on that one may come after this.
+    /// It was published while the channel was already closing over an earlier one, and was not looked at;
+    /// the broker's word on that one may come after this.
     TooLate,
     /// Not about a message.
     Failed(Fault),
@@ -35,6 +35,9 @@ pub(super) fn judge(error: &Error, address: &str) -> Verdict {
     let suspect = |code| Verdict::Suspect(Rejection { code, text: said(protocol) });
     let text = protocol.get_message().as_str();
     match protocol.kind() {
+        // lapin sends what it had queued for a closed channel behind its answer to the close, and the broker
+        // ends the connection for it ("expected 'channel.open'").
+        AMQPErrorKind::Hard(AMQPHardError::CHANNELERROR) => Verdict::TooLate,
         AMQPErrorKind::Soft(AMQPSoftError::CONTENTTOOLARGE) => suspect("too_large"),
         // `rabbit_channel.erl`: "message size ~B is larger than (configured) max size ~B".
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("message size") => {
@@ -115,6 +118,8 @@ mod tests {
             let error = ErrorKind::InvalidChannelState(state, "basic.publish").into();
             assert_eq!(judge(&error, "mq:5672"), Verdict::TooLate);
         }
+        let behind = error(AMQPHardError::CHANNELERROR.into(), "CHANNEL_ERROR - expected 'channel.open'");
+        assert_eq!(judge(&behind, "mq:5672"), Verdict::TooLate);
     }
 
     #[test]
@@ -142,7 +147,6 @@ mod tests {
             (AMQPHardError::CONNECTIONFORCED.into(), "CONNECTION_FORCED", FaultKind::Disconnected),
             (AMQPHardError::FRAMEERROR.into(), "FRAME_ERROR", FaultKind::Disconnected),
             (AMQPHardError::SYNTAXERROR.into(), "SYNTAX_ERROR", FaultKind::Disconnected),
-            (AMQPHardError::CHANNELERROR.into(), "CHANNEL_ERROR", FaultKind::Disconnected),
             (AMQPHardError::UNEXPECTEDFRAME.into(), "UNEXPECTED_FRAME", FaultKind::Disconnected),
             (AMQPHardError::RESOURCEERROR.into(), "RESOURCE_ERROR", FaultKind::Disconnected),
             (AMQPHardError::NOTIMPLEMENTED.into(), "NOT_IMPLEMENTED", FaultKind::Disconnected),
