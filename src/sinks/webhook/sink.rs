@@ -79,10 +79,26 @@ impl WebhookSink {
         }
     }
 
-    /// Hears of all that is done.
-    fn hear(&mut self) {
+    /// Hears of all that is done; answers how much it was.
+    fn hear(&mut self) -> usize {
+        let mut heard = 0;
         while let Some(done) = self.crew.as_mut().and_then(|crew| crew.done.try_recv().ok()) {
             self.note(done);
+            heard += 1;
+        }
+        heard
+    }
+
+    /// Hears of what is about to be done too, up to an answer of each lane: for each call of `settle`
+    /// the worker makes a round, which costs more than hearing does.
+    async fn hear_out(&mut self) {
+        let mut heard = 0;
+        while heard < self.lanes.count() {
+            yield_now().await;
+            match self.hear() {
+                0 => return,
+                more => heard += more,
+            }
         }
     }
 
@@ -135,8 +151,7 @@ impl Sink for WebhookSink {
                 None => None,
             };
             self.note(done.ok_or_else(|| Fault::disconnected("not connected"))?);
-            // Those that are about to be done are heard of with it: one call settles much.
-            yield_now().await;
+            self.hear_out().await;
         }
     }
 
