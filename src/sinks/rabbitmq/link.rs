@@ -70,10 +70,13 @@ impl Link {
     }
 
     /// A new channel in the place of one that the broker closed, or whose messages were given up.
-    pub async fn reopen_channel(&mut self) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// Why the connection has ended, if it has.
+    pub async fn reopen_channel(&mut self) -> lapin::Result<()> {
         match open_channel(&self.connection).await {
             Ok(channel) => self.channel = channel,
-            Err(error) => return Err(fault(&self.reason(error).await, &self.address)),
+            Err(error) => return Err(self.reason(error).await),
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use lapin::options::BasicPublishOptions;
 use self::flight::{Confirm, Flight, Front};
 use self::link::Link;
 pub use self::options::{Argument, Exchange, Queue, QueueKind, RabbitMqOptions, Tls};
-use self::verdict::{Verdict, judge};
+use self::verdict::{Verdict, fault, judge, late_frames};
 use super::{Context, Fault, FaultKind, Message, Settled, Sink};
 
 pub struct RabbitMqSink {
@@ -95,15 +95,15 @@ impl RabbitMqSink {
     }
 
     /// Another channel; and another connection for it, if the old one did not survive that a channel was
-    /// closed over a message ([`Verdict::TooLate`]). That is no fault, unless it comes again before
-    /// anything is settled.
+    /// closed over a message ([`late_frames`]). That is no fault, unless it comes again before anything is
+    /// settled.
     async fn renew_channel(&mut self) -> Result<(), Fault> {
         let link = self.link.as_mut().ok_or_else(not_connected)?;
-        let Err(fault) = link.reopen_channel().await else { return Ok(()) };
-        if self.renewed || !self.flight.suspicious() {
-            return Err(fault);
+        let Err(error) = link.reopen_channel().await else { return Ok(()) };
+        if self.renewed || !late_frames(&error) {
+            return Err(fault(&error, &link.address));
         }
-        tracing::debug!(%fault, "the connection ended with a channel that the broker closed; making another");
+        tracing::debug!(%error, "the connection ended with a channel that the broker closed; making another");
         self.link = Some(Link::open(&self.options, self.context.timeout).await?);
         self.renewed = true;
         Ok(())

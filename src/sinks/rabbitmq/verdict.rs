@@ -35,9 +35,7 @@ pub(super) fn judge(error: &Error, address: &str) -> Verdict {
     let suspect = |code| Verdict::Suspect(Rejection { code, text: said(protocol) });
     let text = protocol.get_message().as_str();
     match protocol.kind() {
-        // lapin sends what it had queued for a closed channel behind its answer to the close, and the broker
-        // ends the connection for it ("expected 'channel.open'").
-        AMQPErrorKind::Hard(AMQPHardError::CHANNELERROR) => Verdict::TooLate,
+        _ if late_frames(error) => Verdict::TooLate,
         AMQPErrorKind::Soft(AMQPSoftError::CONTENTTOOLARGE) => suspect("too_large"),
         // `rabbit_channel.erl`: "message size ~B is larger than (configured) max size ~B".
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("message size") => {
@@ -50,6 +48,13 @@ pub(super) fn judge(error: &Error, address: &str) -> Verdict {
         }
         _ => Verdict::Failed(fault(error, address)),
     }
+}
+
+/// Whether the broker ended the connection over what lapin had queued for a channel and sent behind its
+/// answer to that channel's close (504, "expected 'channel.open'").
+pub(super) fn late_frames(error: &Error) -> bool {
+    let ErrorKind::ProtocolError(protocol) = error.kind() else { return false };
+    *protocol.kind() == AMQPErrorKind::Hard(AMQPHardError::CHANNELERROR)
 }
 
 /// Any other error, of a connection or of its making.
