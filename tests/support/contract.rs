@@ -68,6 +68,9 @@ pub trait Destination {
     /// Ends the destination at once, as a crash would.
     async fn kill(&self);
 
+    /// Makes sure that what [`Destination::topic`] has declared outlives a kill that comes now.
+    async fn keep_topics(&self) {}
+
     /// Starts it again at the same address, with what it had stored; returns when clients can connect.
     async fn start_again(&self);
 
@@ -334,6 +337,7 @@ pub enum End {
 /// arrives, first arrivals in order, further copies under the same id.
 pub async fn survives_restart(destination: &impl Destination, end: End) {
     let topic = destination.topic().await;
+    destination.keep_topics().await;
     let sent = messages(&topic, destination.load());
     let mut driver = Driver::new(destination.sink(&topic, Variant::Good), sent.clone());
     driver.step().await.expect("a healthy destination");
