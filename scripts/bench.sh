@@ -35,7 +35,7 @@ machine() {
     local model
     model=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
     printf '%s, %s cores (%s), %s, Linux %s, %s, commit %s\n' "$(date -u +%F)" "$(nproc)" "$model" \
-        "$(df --output=fstype . | tail -n 1)" "$(uname -r)" "$(rustc --version | cut -d' ' -f1,2)" \
+        "$(df --output=fstype . | tail -n 1)" "$(uname -r | cut -d- -f1)" "$(rustc --version | cut -d' ' -f1,2)" \
         "$(git rev-parse --short HEAD)"
 }
 
