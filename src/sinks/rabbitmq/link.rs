@@ -91,12 +91,13 @@ impl Link {
         if !late {
             return error;
         }
-        if let Some(reason) = self.ended.take() {
-            return reason;
+        // It is kept: whoever is told may be dropped before anything came of it, and asks again.
+        if self.ended.is_none() {
+            let ends = self.events.as_mut().filter_map(async |event| end_of_connection(event));
+            let next = async { std::pin::pin!(ends).next().await };
+            self.ended = tokio::time::timeout(REASON_TIMEOUT, next).await.ok().flatten();
         }
-        let ends = self.events.as_mut().filter_map(async |event| end_of_connection(event));
-        let next = async { std::pin::pin!(ends).next().await };
-        tokio::time::timeout(REASON_TIMEOUT, next).await.ok().flatten().unwrap_or(error)
+        self.ended.clone().unwrap_or(error)
     }
 
     /// Whether the broker has told that it takes nothing now (a memory or disk alarm).

@@ -34,8 +34,10 @@ pub(super) fn judge(error: &Error, address: &str) -> Verdict {
     };
     let suspect = |code| Verdict::Suspect(Rejection { code, text: said(protocol) });
     let text = protocol.get_message().as_str();
+    if late_frames(error) {
+        return Verdict::TooLate;
+    }
     match protocol.kind() {
-        _ if late_frames(error) => Verdict::TooLate,
         AMQPErrorKind::Soft(AMQPSoftError::CONTENTTOOLARGE) => suspect("too_large"),
         // `rabbit_channel.erl`: "message size ~B is larger than (configured) max size ~B".
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) if text.contains("message size") => {
