@@ -37,23 +37,7 @@ fn main() -> ExitCode {
 
 /// Registers every scenario of the contract.
 fn contract_of<D: Destination + Send + Sync + 'static>(suite: &mut Suite, name: &str, shared: Shared<D>) {
-    macro_rules! scenarios {
-        ($($scenario:ident),*) => {$(
-            let destination = shared.clone();
-            suite.test(&format!("{name}::{}", stringify!($scenario)), async move || {
-                contract::$scenario(&*destination.get().await).await;
-            });
-        )*};
-    }
-    scenarios!(
-        keeps_order,
-        confirms_what_is_there,
-        rejects_too_large,
-        survives_freeze,
-        closes_in_mid_batch,
-        settle_is_cancel_safe,
-        refuses_wrong_credentials
-    );
+    contract::register(suite, name, &shared);
     for end in [End::Stopped, End::Killed] {
         let destination = shared.clone();
         suite.test(&format!("{name}::survives_restart::{end:?}"), async move || {

@@ -57,24 +57,11 @@ fn main() -> ExitCode {
 
 fn contract_of(suite: &mut Suite, concurrency: usize) {
     let shared = Shared::new(move || Web::start(concurrency));
-    macro_rules! scenarios {
-        ($($scenario:ident),*) => {$(
-            let web = shared.clone();
-            suite.test(&format!("concurrency={concurrency}::{}", stringify!($scenario)), async move || {
-                contract::$scenario(&*web.get().await).await;
-            });
-        )*};
-    }
-    scenarios!(
-        keeps_order,
-        confirms_what_is_there,
-        rejects_too_large,
-        survives_freeze,
-        closes_in_mid_batch,
-        settle_is_cancel_safe,
-        refuses_wrong_credentials,
-        refuses_missing
-    );
+    contract::register(suite, &format!("concurrency={concurrency}"), &shared);
+    let web = shared.clone();
+    suite.test(&format!("concurrency={concurrency}::refuses_missing"), async move || {
+        contract::refuses_missing(&*web.get().await).await;
+    });
     let web = shared.clone();
     suite.test(&format!("concurrency={concurrency}::survives_restart"), async move || {
         contract::survives_restart(&*web.get().await, End::Stopped).await;
