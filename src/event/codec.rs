@@ -17,7 +17,6 @@ use super::{Event, FIELDS, Span};
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 8;
-const IN_EXTRA: u32 = 1 << 31;
 
 /// A stored event that cannot be read: written by a later version, or damaged in a way that the
 /// record's checksum did not tell.
@@ -51,7 +50,7 @@ impl Event {
         out.put_u16_le(0);
         out.put_u32_le(self.extra.len() as u32);
         for span in &self.fields {
-            out.put_u32_le(span.start | if span.in_extra { IN_EXTRA } else { 0 });
+            out.put_u32_le(span.start);
             out.put_u32_le(span.len);
         }
         out.put_slice(&self.extra);
@@ -89,15 +88,13 @@ impl Event {
         for index in 0..count {
             let (start, len) = (stored.get_u32_le(), stored.get_u32_le());
             if let Some(span) = fields.get_mut(index) {
-                *span = Span { start: start & !IN_EXTRA, len, in_extra: start & IN_EXTRA != 0 };
+                *span = Span { start, len };
             }
         }
         let extra = stored.split_to(extra_len);
         let event = Self { raw: stored, extra, fields };
         for span in &event.fields {
-            let source = if span.in_extra { &event.extra } else { &event.raw };
-            let (start, len) = (span.start as usize, span.len as usize);
-            let text = source.get(start..start + len).ok_or(CodecError::Malformed)?;
+            let text = span.of(&event.raw, &event.extra).ok_or(CodecError::Malformed)?;
             std::str::from_utf8(text).map_err(|_| CodecError::Malformed)?;
         }
         Ok(event)

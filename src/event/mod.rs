@@ -7,6 +7,7 @@
 mod codec;
 mod compact;
 mod parse;
+mod shapes;
 
 use bytes::Bytes;
 
@@ -42,9 +43,33 @@ pub(crate) const FIELDS: usize = 14;
 /// Where a field's text stands: in `raw`, or in `extra` when JSON escapes had to be undone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
-    pub start: u32,
-    pub len: u32,
-    pub in_extra: bool,
+    /// The first byte's place; the highest bit says that it is one in `extra`.
+    start: u32,
+    len: u32,
+}
+
+const IN_EXTRA: u32 = 1 << 31;
+
+impl Span {
+    /// Both below 2^31, as an event's bytes are.
+    fn in_raw(start: usize, len: usize) -> Self {
+        Self { start: start as u32, len: len as u32 }
+    }
+
+    fn in_extra(start: usize, len: usize) -> Self {
+        Self { start: start as u32 | IN_EXTRA, len: len as u32 }
+    }
+
+    fn len(self) -> usize {
+        self.len as usize
+    }
+
+    /// The text, unless the bytes end before it does.
+    fn of<'b>(self, raw: &'b [u8], extra: &'b [u8]) -> Option<&'b [u8]> {
+        let start = (self.start & !IN_EXTRA) as usize;
+        let source = if self.start & IN_EXTRA == 0 { raw } else { extra };
+        source.get(start..start + self.len())
+    }
 }
 
 /// What an event is about. Derived, since no registry says it.
@@ -94,11 +119,13 @@ impl Event {
 
     /// The text of a derived field; `""` when absent.
     pub fn field(&self, field: Field) -> &str {
-        let span = self.fields[field as usize];
-        let source = if span.in_extra { &self.extra } else { &self.raw };
-        let range = span.start as usize..span.start as usize + span.len as usize;
-        // Spans are checked where they are made (`parse`, `codec`), so neither step can fail.
-        source.get(range).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+        // Spans are checked where they are made (`parse`, `codec`), so this cannot fail.
+        std::str::from_utf8(self.field_bytes(field)).unwrap_or_default()
+    }
+
+    /// The same, for who does not care that it is text.
+    pub(crate) fn field_bytes(&self, field: Field) -> &[u8] {
+        self.fields[field as usize].of(&self.raw, &self.extra).unwrap_or_default()
     }
 
     pub fn id(&self) -> &str {
