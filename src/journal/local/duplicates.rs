@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::hash::Hasher;
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::event::Event;
+use crate::event::{Event, Field};
 use crate::journal::Micros;
 
 /// At most this many events are remembered (about 11 MiB): at full rate the window is then shorter
@@ -22,13 +23,14 @@ pub type Key = u128;
 
 /// The key of an event; `None` when it has no id, and so is never a duplicate.
 pub fn key(event: &Event) -> Option<Key> {
-    if event.id().is_empty() {
+    let id = event.field_bytes(Field::Id);
+    if id.is_empty() {
         return None;
     }
     let mut hasher = SipHasher13::new();
-    hasher.write(event.source_instance().as_bytes());
+    hasher.write(event.field_bytes(Field::SourceInstance));
     hasher.write_u8(0xff); // never in UTF-8: ("a", "bc") is not ("ab", "c")
-    hasher.write(event.id().as_bytes());
+    hasher.write(id);
     Some(hasher.finish128().as_u128())
 }
 
@@ -55,24 +57,29 @@ impl Duplicates {
         self.places.find(hash(key), |&place| self.keys[self.index(place)] == key).is_some()
     }
 
-    /// Remembers a key that is not there yet; answers whether it was new.
+    /// Remembers a key that is not there yet; answers whether it was new. Until [`Duplicates::trim`]
+    /// more may be remembered than is to be.
     pub fn insert(&mut self, key: Key, now: Micros) -> bool {
         if self.window == 0 {
             return true;
         }
-        if self.contains(key) {
-            return false;
-        }
         let place = self.first.wrapping_add(self.keys.len() as u32);
-        self.keys.push_back(key);
         let (keys, first) = (&self.keys, self.first);
-        let rehash = |&place: &u32| hash(keys[place.wrapping_sub(first) as usize]);
-        self.places.insert_unique(hash(key), place, rehash);
+        let at = |&place: &u32| keys[place.wrapping_sub(first) as usize];
+        match self.places.entry(hash(key), |place| at(place) == key, |place| hash(at(place))) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(free) => free.insert(place),
+        };
+        self.keys.push_back(key);
         self.note_time(now);
-        if self.keys.len() > REMEMBERED_MAX {
+        true
+    }
+
+    /// Forgets the oldest of more than [`REMEMBERED_MAX`].
+    pub fn trim(&mut self) {
+        while self.keys.len() > REMEMBERED_MAX {
             self.forget_oldest();
         }
-        true
     }
 
     /// Forgets what is older than the window.
@@ -135,7 +142,10 @@ mod tests {
         let count = REMEMBERED_MAX as Key + 1000;
         // As in `key`, all bits of a key are spread.
         let key = |number: Key| number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        assert!((0..count).all(|number| seen.insert(key(number), number as Micros)));
+        for number in 0..count {
+            assert!(seen.insert(key(number), number as Micros));
+            seen.trim();
+        }
         assert!((0..1000).all(|number| !seen.contains(key(number))));
         assert!((1000..count).all(|number| !seen.insert(key(number), 0)));
         assert_eq!((seen.keys.len(), seen.places.len()), (REMEMBERED_MAX, REMEMBERED_MAX));

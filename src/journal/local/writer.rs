@@ -129,10 +129,14 @@ impl Writer {
         self.duplicates.expire(arrived);
         self.keys.clear();
         self.keys.extend(events.iter().map(duplicates::key));
-        let is_new = |key: &Option<_>| key.is_none_or(|key| !self.duplicates.contains(key));
-        let fresh = events.iter().zip(&self.keys).filter(|(_, key)| is_new(key));
-        let bytes: usize = fresh.map(|(event, _)| record_bytes(event.encoded_len())).sum();
-        self.make_room(bytes, arrived)?;
+        let mut bytes = events.iter().map(|event| record_bytes(event.encoded_len())).sum();
+        if !self.has_room(bytes) {
+            // Only what is new needs any: second copies are answered in a full journal too.
+            let is_new = |key: &Option<_>| key.is_none_or(|key| !self.duplicates.contains(key));
+            let fresh = events.iter().zip(&self.keys).filter(|(_, key)| is_new(key));
+            bytes = fresh.map(|(event, _)| record_bytes(event.encoded_len())).sum();
+            self.make_room(bytes, arrived)?;
+        }
         self.buffer.reserve(bytes);
 
         let mut appended = Appended::default();
@@ -149,11 +153,16 @@ impl Writer {
         Ok(appended)
     }
 
+    /// Whether `bytes` more fit behind the batch.
+    fn has_room(&self, bytes: usize) -> bool {
+        let used = self.at + self.buffer.len() as u64;
+        bytes == 0 || used + bytes as u64 <= self.segment.bytes
+    }
+
     /// Makes sure that `bytes` more fit behind the batch, in one segment: a request is never torn
     /// across two.
     fn make_room(&mut self, bytes: usize, now: Micros) -> Result<(), AppendError> {
-        let used = self.at + self.buffer.len() as u64;
-        if bytes == 0 || used + bytes as u64 <= self.segment.bytes {
+        if self.has_room(bytes) {
             return Ok(());
         }
         self.commit();
@@ -255,6 +264,7 @@ impl Writer {
         }
         if published {
             self.shared.head.send_modify(|_| {});
+            self.duplicates.trim(); // nobody waits for this
         }
     }
 
