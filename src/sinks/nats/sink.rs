@@ -3,7 +3,7 @@
 //! Confirmations come to one inbox of our own, by the message's number in its last word:
 //! - JetStream: each message names its place in the inbox as its reply subject, and the stream
 //!   answers there.
-//! - Core: after each batch a marker is published into the inbox itself. A server handles one
+//! - Core: now and then a marker is published into the inbox itself. A server handles one
 //!   connection's messages in order, so the marker's coming back says that it has taken those
 //!   before it. (`async-nats`' own `flush` says only that they were written to a socket.)
 //!
@@ -163,10 +163,16 @@ impl Live {
                 self.not_published(number, &error)?;
             }
         }
-        match last {
-            Some(last) => self.mark(last).await,
-            None => Ok(()),
-        }
+        let hurry = self.has_little_room();
+        let is_due = match (&mut self.mode, last) {
+            (Mode::Core(rounds), Some(last)) => rounds.published(last, hurry, Instant::now()),
+            _ => false,
+        };
+        if is_due { self.mark().await } else { Ok(()) }
+    }
+
+    fn has_little_room(&self) -> bool {
+        self.flight.len() * 2 > self.window
     }
 
     /// A message's own subject below the inbox.
@@ -174,15 +180,15 @@ impl Live {
         format!("{}.{number}", self.inbox)
     }
 
-    /// Sends a marker behind message `number`; JetStream needs none.
-    async fn mark(&mut self, number: Number) -> Result<(), Fault> {
-        let place = self.place(number);
-        let Mode::Core(rounds) = &mut self.mode else { return Ok(()) };
-        let sent = self.client.publish(place, rounds.payload()).await;
-        if sent.is_ok() {
-            rounds.sent();
+    /// Sends a marker behind all that was published; JetStream needs none.
+    async fn mark(&mut self) -> Result<(), Fault> {
+        let Mode::Core(rounds) = &self.mode else { return Ok(()) };
+        let Some((number, payload)) = rounds.marker() else { return Ok(()) };
+        self.client.publish(self.place(number), payload).await.map_err(|_| self.lost())?;
+        if let Mode::Core(rounds) = &mut self.mode {
+            rounds.sent(Instant::now());
         }
-        sent.map_err(|_| self.lost())
+        Ok(())
     }
 
     /// What it means that the client did not take a message.
@@ -234,7 +240,7 @@ impl Live {
                     self.note(&answer)?;
                 }
                 () = self.notices.changed() => {}
-                number = passed(due) => self.mark(number).await?,
+                () = passed(due) => self.mark().await?,
             }
             // Whatever else is there already, so that one call settles much.
             while let Some(answer) = self.answers.next().now_or_never() {
@@ -260,10 +266,10 @@ impl Live {
     fn note(&mut self, answer: &async_nats::Message) -> Result<(), Fault> {
         let number = answer.subject.rsplit('.').next().and_then(|word| word.parse::<Number>().ok());
         let Some(number) = number else { return Ok(()) };
+        let hurry = self.has_little_room();
         match &mut self.mode {
             Mode::Core(rounds) => {
-                let hurry = self.flight.len() * 2 > self.window;
-                if let Some(taken) = rounds.returned(number, &answer.payload, hurry) {
+                if let Some(taken) = rounds.returned(number, &answer.payload, hurry, Instant::now()) {
                     self.note_denied()?;
                     self.flight.confirm_through(taken);
                 }
@@ -309,13 +315,10 @@ impl Live {
     }
 }
 
-/// Waits until a marker is due, for ever when none is; gives the message it is for.
-async fn passed(due: Option<(Number, Instant)>) -> Number {
+/// Waits until a marker is due, for ever when none is.
+async fn passed(due: Option<Instant>) {
     match due {
-        Some((number, at)) => {
-            tokio::time::sleep_until(at).await;
-            number
-        }
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
