@@ -1,16 +1,16 @@
 //! Webhooks: a registry's endpoint, so that whatever listens to a registry can listen to the relay.
 //!
-//! Messages are told off to lanes ([`lanes`]). Each lane is a task with a connection of its own
-//! ([`lane`], [`connection`]), which makes its requests one after the other; what an answer means
-//! stands in [`answer`] and in `docs/failures/webhook.md`.
+//! Messages wait in a queue ([`queue`]), from which lanes take them. Each lane is a task with a
+//! connection of its own ([`lane`], [`connection`]), which makes its requests one after the other; what
+//! an answer means stands in [`answer`] and in `docs/failures/webhook.md`.
 
-mod sink;
-mod lanes;
-mod lane;
+mod answer;
 mod connection;
+mod lane;
+mod queue;
+mod sink;
 mod target;
 mod tls;
-mod answer;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
 use super::WebhookOptions;
-use super::lanes::Job;
+use super::queue::Content;
 use super::tls;
 use crate::sinks::{Fault, Message};
 
@@ -58,12 +58,12 @@ impl Target {
     }
 
     /// `head` is [`Heads::of`] the message, or of the first of several.
-    pub fn request(&self, job: Job) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(job.body));
+    pub fn request(&self, content: Content) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(content.body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.path_and_query.clone();
-        let mut headers = HeaderMap::clone(&job.head);
-        match job.id {
+        let mut headers = HeaderMap::clone(&content.head);
+        match content.id {
             Some(id) => headers.insert(RELAY_ID, id),
             None => headers.remove(RELAY_ID),
         };

@@ -11,23 +11,34 @@ use tokio::io::AsyncWriteExt as _;
 use self::peer::{BOUND, Peer, within};
 use super::*;
 use crate::sinks::FaultKind;
-use crate::sinks::webhook::lanes::{Content, Lanes};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
-/// Jobs with these bodies, for lane 0.
-fn jobs<const COUNT: usize>(bodies: [&str; COUNT]) -> [Job; COUNT] {
-    let mut lanes = Lanes::new(1, 1);
-    for body in bodies {
-        let body = Bytes::from(body.to_owned());
-        lanes.push("", Content { head: Arc::default(), id: None, body });
-    }
-    std::array::from_fn(|_| lanes.next(0).expect("a job"))
+
+fn content(body: &str) -> Content {
+    Content { head: Arc::default(), id: None, body: Bytes::from(body.to_owned()) }
+}
+
+fn jobs<const COUNT: usize>(bodies: [&str; COUNT]) -> [Content; COUNT] {
+    bodies.map(content)
 }
 
 /// A lane without a task: the test is its task.
 fn lane() -> Lane {
-    Lane::new(mpsc::channel(1).1, mpsc::channel(1).0, sleep(BOUND))
+    Lane::new(sleep(BOUND))
+}
+
+/// What is heard of next.
+async fn heard(crew: &Crew) -> Result<usize, Fault> {
+    let next = async {
+        loop {
+            match crew.hear() {
+                Some(heard) => return heard.map(|settled| settled.count),
+                None => crew.news().await,
+            }
+        }
+    };
+    within(next).await
 }
 
 fn fault(verdict: Verdict) -> Fault {
@@ -119,14 +130,13 @@ async fn an_answer_before_the_requests_end_costs_the_connection() {
 #[tokio::test]
 async fn a_connection_that_was_closed_while_it_rested_is_replaced() {
     let peer = Peer::start().await;
-    let mut crew = Crew::new(peer.orders(), 1, 8);
+    let crew = Crew::new(peer.orders(), 1);
     for body in ["one", "two", "three"] {
-        let [job] = jobs([body]);
-        crew.hand(job);
+        crew.push([("key", content(body))]);
         let mut wire = peer.accept().await;
         assert_eq!(wire.request().await.as_deref(), Some(body));
         wire.answer(OK).await;
-        assert_eq!(within(crew.done.recv()).await.expect("done").1, Verdict::Taken);
+        assert_eq!(heard(&crew).await, Ok(1));
         wire.0.shutdown().await.expect("closed");
         // The lane closes its end, without anything to send.
         assert_eq!(wire.request().await, None);
@@ -219,37 +229,76 @@ async fn no_answer() {
 #[tokio::test]
 async fn nothing_is_begun_after_a_failure() {
     let peer = Peer::start().await;
-    let mut crew = Crew::new(peer.orders(), 2, 8);
-    let hand = |crew: &Crew, lane, bodies| {
-        for mut job in jobs::<2>(bodies) {
-            job.ticket.lane = lane;
-            crew.hand(job);
-        }
-    };
-    hand(&crew, 0, ["fails", "behind it"]);
+    let crew = Crew::new(peer.orders(), 2);
+    crew.push([("a", content("fails")), ("a", content("behind it"))]);
     let mut failing = peer.accept().await;
     assert_eq!(failing.request().await.as_deref(), Some("fails"));
-    hand(&crew, 1, ["on its way", "behind it"]);
+    crew.push([("b", content("on its way")), ("b", content("behind it"))]);
     let mut other = peer.accept().await;
     assert_eq!(other.request().await.as_deref(), Some("on its way"));
 
     failing.answer(BUSY).await;
-    let (_, verdict) = within(crew.done.recv()).await.expect("done");
-    assert_eq!(fault(verdict).kind, FaultKind::Busy { retry_after: None });
+    let fault = heard(&crew).await.expect_err("a fault");
+    assert_eq!(fault.kind, FaultKind::Busy { retry_after: None });
+    assert_eq!(heard(&crew).await.expect_err("an end").text, "a connection's task has ended");
+    crew.push([("c", content("later"))]);
     other.answer(OK).await;
-    assert_eq!(within(crew.done.recv()).await.expect("done").1, Verdict::Taken);
+    let noted = async {
+        while crew.shared.state().unheard == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(noted).await;
+    assert!(!peer.is_wanted().await, "no third connection");
+    drop(crew);
     assert_eq!(failing.request().await, None);
     assert_eq!(other.request().await, None);
-    assert!(within(crew.done.recv()).await.is_none(), "both tasks have ended");
+}
+
+/// What was done before a failure is heard of before it.
+#[tokio::test]
+async fn a_failure_comes_after_what_was_taken() {
+    let peer = Peer::start().await;
+    let crew = Crew::new(peer.orders(), 1);
+    crew.push(["one", "two", "fails"].map(|body| ("key", content(body))));
+    let mut wire = peer.accept().await;
+    for answer in [OK, OK, BUSY] {
+        wire.request().await;
+        wire.answer(answer).await;
+    }
+    let (mut count, mut last) = (0, heard(&crew).await);
+    while let Ok(more) = last {
+        count += more;
+        last = heard(&crew).await;
+    }
+    assert_eq!((count, last.expect_err("a fault").kind), (2, FaultKind::Busy { retry_after: None }));
+}
+
+/// As many connections as are needed, and no more.
+#[tokio::test]
+async fn one_message_at_a_time_needs_one_connection() {
+    let peer = Peer::start().await;
+    let crew = Crew::new(peer.orders(), 8);
+    let mut wire = None;
+    for number in 0..20 {
+        crew.push([(number.to_string().as_str(), content("event"))]);
+        if wire.is_none() {
+            wire = Some(peer.accept().await);
+        }
+        let wire = wire.as_mut().expect("the first connection");
+        wire.request().await.expect("a request");
+        wire.answer(OK).await;
+        assert_eq!(heard(&crew).await, Ok(1));
+        tokio::task::yield_now().await; // the lane rests
+    }
+    assert!(!peer.is_wanted().await, "no other connection");
 }
 
 #[tokio::test]
 async fn requests_on_their_way_end_with_the_crew() {
     let peer = Peer::start().await;
-    let crew = Crew::new(peer.orders(), 1, 8);
-    for job in jobs(["on its way", "behind it"]) {
-        crew.hand(job);
-    }
+    let crew = Crew::new(peer.orders(), 1);
+    crew.push(["on its way", "behind it"].map(|body| ("key", content(body))));
     let mut wire = peer.accept().await;
     assert_eq!(wire.request().await.as_deref(), Some("on its way"));
     drop(crew);
@@ -262,24 +311,27 @@ async fn requests_on_their_way_end_with_the_crew() {
 async fn an_answer_wakes_its_lane_once() {
     const COUNT: usize = 100;
     let peer = Peer::start().await;
-    let (hand, jobs_of) = mpsc::channel(COUNT);
-    let (done, mut heard) = mpsc::channel(COUNT);
-    for job in jobs(["event"; COUNT]) {
-        assert!(hand.try_send(job).is_ok(), "room");
+    let shared = Arc::new(Shared::new(peer.orders()));
+    for _ in 0..COUNT {
+        shared.state().queue.push("key", content("event"));
     }
-    let shared = Arc::new(Shared { orders: peer.orders(), is_stopped: AtomicBool::new(false) });
     let runs = Arc::<AtomicUsize>::default();
-    let mut lane = Box::pin(Lane::new(jobs_of, done, sleep(BOUND)).run(shared));
+    let mut lane = Box::pin(lane().run(Arc::clone(&shared)));
     let counted = Arc::clone(&runs);
     tokio::spawn(poll_fn(move |cx: &mut Context<'_>| {
         counted.fetch_add(1, Relaxed);
         lane.as_mut().poll(cx)
     }));
     let mut wire = peer.accept().await;
-    for _ in 0..COUNT {
+    for number in 1..=COUNT {
         wire.request().await.expect("a request");
         wire.answer(OK).await;
-        assert_eq!(within(heard.recv()).await.expect("done").1, Verdict::Taken);
+        let noted = async {
+            while shared.state().unheard < number {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(noted).await;
     }
     let runs = runs.load(Relaxed);
     assert!(runs <= COUNT + 5, "{runs} runs for {COUNT} requests");

@@ -33,6 +33,8 @@ impl Peer {
             target: Arc::new(Target::new(&options).expect("a target")),
             reject: vec![422],
             timeout: BOUND,
+            batch: 1,
+            window: 64,
         }
     }
 
