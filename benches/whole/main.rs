@@ -55,6 +55,7 @@ const LINES: &[(&str, Measure)] = &[
     ("footprint-start", |bench| Box::pin(footprint::start(bench))),
     ("peer-kafka", |bench| Box::pin(peer::kafka(bench))),
     ("peer-jetstream", |bench| Box::pin(peer::jetstream(bench))),
+    ("peer-jetstream-synced", |bench| Box::pin(peer::jetstream_synced(bench))),
     ("peer-rabbitmq", |bench| Box::pin(peer::rabbitmq(bench))),
 ];
 

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::brokers::Broker;
+use crate::brokers::{Broker, JetStream};
 use crate::load;
 use crate::measure::{Aim, Row, Unit};
 use crate::rig::{BOUND, Bench, blocking, rate, receiver};
@@ -19,21 +19,29 @@ use crate::support::relay::Relay;
 use crate::support::{Folder, unique};
 
 const CONNECTIONS: usize = 64;
+const EVENTS: u64 = 40_000;
 const PROGRAM: &str = "import sys\nfrom mq_bridge import Route\nRoute.from_file(sys.argv[1], 'r').run()\n";
 
 pub async fn kafka(bench: &Bench) -> Vec<Row> {
-    measure(bench, bench.kafka().await, "Kafka").await
+    measure(bench, bench.kafka().await, "Kafka", EVENTS).await
 }
 
+/// As it comes, JetStream confirms before it syncs.
 pub async fn jetstream(bench: &Bench) -> Vec<Row> {
-    measure(bench, bench.jetstream().await, "JetStream").await
+    measure(bench, bench.jetstream().await, "JetStream", EVENTS).await
+}
+
+/// What the peer acknowledges is durable only if JetStream syncs first; what the relay does always is.
+pub async fn jetstream_synced(bench: &Bench) -> Vec<Row> {
+    let server = JetStream::start(true).await;
+    measure(bench, &server, "JetStream that syncs before it confirms", EVENTS / 4).await
 }
 
 pub async fn rabbitmq(bench: &Bench) -> Vec<Row> {
-    measure(bench, bench.rabbitmq().await, "RabbitMQ").await
+    measure(bench, bench.rabbitmq().await, "RabbitMQ", EVENTS).await
 }
 
-async fn measure<B: Broker>(bench: &Bench, broker: &B, name: &str) -> Vec<Row> {
+async fn measure<B: Broker>(bench: &Bench, broker: &B, name: &str, events: u64) -> Vec<Row> {
     let row = |what: &str| {
         let what = format!("from HTTP to {name}, {what}");
         Row::new(&what, "the peer `mq-bridge`", Unit::EventsPerSecond, Aim::AtLeast(2.0))
@@ -51,7 +59,7 @@ async fn measure<B: Broker>(bench: &Bench, broker: &B, name: &str) -> Vec<Row> {
         Relay::start(&format!("sinks:\n  - name: bus\n    {sink}\nroutes:\n  - name: all\n    to: [bus]\n"))
             .await;
     let peer = Peer::start(&python, &broker.peer_output(&bridged)).await;
-    let events = bench.count(40_000);
+    let events = bench.count(events);
     let send = async |to: SocketAddr| {
         blocking(move || load::kept_alive(to, load::requests(events, 1), CONNECTIONS)).await
     };

@@ -72,7 +72,7 @@ impl Bench {
     }
 
     pub async fn jetstream(&self) -> &JetStream {
-        self.jetstream.get_or_init(JetStream::start).await
+        self.jetstream.get_or_init(|| JetStream::start(false)).await
     }
 
     pub async fn rabbitmq(&self) -> &RabbitMq {

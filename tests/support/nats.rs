@@ -52,6 +52,8 @@ pub struct Options {
     pub own: bool,
     /// On unless said otherwise.
     pub jetstream: bool,
+    /// JetStream syncs each message before it confirms it; by default it does so every two minutes.
+    pub syncs: bool,
     pub auth: Auth,
     /// The one listener speaks TLS.
     pub tls: bool,
@@ -64,14 +66,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let (auth, config) = (Auth::Nobody, Vec::new());
-        Self { own: false, jetstream: true, auth, tls: false, max_payload: None, config }
+        Self { own: false, jetstream: true, syncs: false, auth, tls: false, max_payload: None, config }
     }
 }
 
 impl Options {
     fn plain(&self) -> bool {
         let open = matches!(self.auth, Auth::Nobody) && !self.tls && self.max_payload.is_none();
-        open && !self.own && self.jetstream && self.config.is_empty()
+        open && !self.own && self.jetstream && !self.syncs && self.config.is_empty()
     }
 }
 
@@ -336,7 +338,8 @@ fn configuration(options: &Options, port: u16, folder: &Folder, tls: Option<&Tls
     let mut text = format!("listen: \"127.0.0.1:{port}\"\n");
     if options.jetstream {
         let store = folder.join("jetstream");
-        writeln!(text, "jetstream {{ store_dir: \"{}\" }}", store.display()).expect("to a string");
+        let sync = if options.syncs { ", sync_interval: always" } else { "" };
+        writeln!(text, "jetstream {{ store_dir: \"{}\"{sync} }}", store.display()).expect("to a string");
     }
     if let Some(bytes) = options.max_payload {
         writeln!(text, "max_payload: {bytes}").expect("to a string");

@@ -24,8 +24,9 @@ pub struct JetStream {
 }
 
 impl JetStream {
-    pub async fn start() -> Self {
-        Self { server: Nats::start(Options { own: true, ..Default::default() }).await }
+    /// `syncs`: it confirms a message only once that is on disk.
+    pub async fn start(syncs: bool) -> Self {
+        Self { server: Nats::start(Options { own: true, syncs, ..Default::default() }).await }
     }
 
     pub fn url(&self) -> &str {
