@@ -246,7 +246,10 @@ impl Drop for LocalJournal {
 impl Journal for LocalJournal {
     async fn append(&self, events: Vec<Event>, arrived: Micros) -> Result<Appended, AppendError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Append { events, arrived, since: Instant::now(), reply };
+        let since = Instant::now();
+        // Here and not by the writer: all senders wait for that one, and this thread has the events at hand.
+        let keys = events.iter().map(duplicates::key).collect();
+        let command = Command::Append { events, keys, arrived, since, reply };
         let commands = self.commands.as_ref().ok_or(AppendError::Closed)?;
         commands.send(command).await.map_err(|_| AppendError::Closed)?;
         answer.await.map_err(|_| AppendError::Closed)?

@@ -25,6 +25,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 pub enum Command {
     Append {
         events: Vec<Event>,
+        /// Of each event.
+        keys: Vec<Option<duplicates::Key>>,
         arrived: Micros,
         since: Instant,
         reply: oneshot::Sender<Result<Appended, AppendError>>,
@@ -60,8 +62,6 @@ pub struct Writer {
     buffer: Vec<u8>,
     placed: Vec<Placed>,
     waiting: Vec<Waiting>,
-    /// New keys of the batch being gathered.
-    keys: Vec<Option<duplicates::Key>>,
 }
 
 impl Writer {
@@ -85,7 +85,6 @@ impl Writer {
             buffer: Vec::new(),
             placed: Vec::new(),
             waiting: Vec::new(),
-            keys: Vec::new(),
         }
     }
 
@@ -107,8 +106,8 @@ impl Writer {
 
     fn take(&mut self, command: Command) {
         match command {
-            Command::Append { events, arrived, since, reply } => {
-                match self.gather(events, arrived) {
+            Command::Append { events, keys, arrived, since, reply } => {
+                match self.gather(events, keys, arrived) {
                     Ok(appended) => self.waiting.push(Waiting { reply, appended, since }),
                     // The caller may have gone; then nobody wants to know.
                     Err(error) => drop(reply.send(Err(error))),
@@ -122,25 +121,28 @@ impl Writer {
     }
 
     /// Puts a request's new events into the batch, all of them or none.
-    fn gather(&mut self, events: Vec<Event>, arrived: Micros) -> Result<Appended, AppendError> {
+    fn gather(
+        &mut self,
+        events: Vec<Event>,
+        keys: Vec<Option<duplicates::Key>>,
+        arrived: Micros,
+    ) -> Result<Appended, AppendError> {
         if let Some(error) = self.shared.failure() {
             return Err(error);
         }
         self.duplicates.expire(arrived);
-        self.keys.clear();
-        self.keys.extend(events.iter().map(duplicates::key));
         let mut bytes = events.iter().map(|event| record_bytes(event.encoded_len())).sum();
         if !self.has_room(bytes) {
             // Only what is new needs any: second copies are answered in a full journal too.
             let is_new = |key: &Option<_>| key.is_none_or(|key| !self.duplicates.contains(key));
-            let fresh = events.iter().zip(&self.keys).filter(|(_, key)| is_new(key));
+            let fresh = events.iter().zip(&keys).filter(|(_, key)| is_new(key));
             bytes = fresh.map(|(event, _)| record_bytes(event.encoded_len())).sum();
             self.make_room(bytes, arrived)?;
         }
         self.buffer.reserve(bytes);
 
         let mut appended = Appended::default();
-        for (event, key) in events.into_iter().zip(std::mem::take(&mut self.keys)) {
+        for (event, key) in events.into_iter().zip(keys) {
             if key.is_some_and(|key| !self.duplicates.insert(key, arrived)) {
                 appended.duplicates += 1;
                 continue;
