@@ -64,10 +64,14 @@ impl Span {
         self.len as usize
     }
 
+    fn is_in_extra(self) -> bool {
+        self.start & IN_EXTRA != 0
+    }
+
     /// The text, unless the bytes end before it does.
     fn of<'b>(self, raw: &'b [u8], extra: &'b [u8]) -> Option<&'b [u8]> {
         let start = (self.start & !IN_EXTRA) as usize;
-        let source = if self.start & IN_EXTRA == 0 { raw } else { extra };
+        let source = if self.is_in_extra() { extra } else { raw };
         source.get(start..start + self.len())
     }
 }

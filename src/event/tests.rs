@@ -73,6 +73,27 @@ fn compact_touches_only_white_space_between_tokens() {
     assert_eq!(&compact(&json)[..], br#"{"a b":[1.0,2e5],"q\" \\":" x "}"#);
 }
 
+/// Whatever its size, and where its texts stand.
+#[test]
+fn large_events_are_stored_too() {
+    for padding in [0, 100, 32_600, 32_767, 70_000, 1 << 20] {
+        for (before, after) in [(padding, 0), (0, padding)] {
+            let [before, after] = [before, after].map(|len| " ".repeat(len));
+            let tag = "t\\u00e9".repeat(padding / 8);
+            let json = format!(
+                r#"{{"id":"i","x":"{before}","action":"push","target":{{"tag":"{tag}"}},"y":"{after}"}}"#
+            );
+            let event = event(&json);
+            let mut stored = BytesMut::new();
+            event.encode(&mut stored);
+            assert_eq!(stored.len(), event.encoded_len());
+            let stored = stored.freeze();
+            assert_eq!(event.clone().moved_to(stored.clone()), event);
+            assert_eq!(Event::decode(stored), Ok(event));
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_parse_or_fail_without_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
@@ -92,8 +113,12 @@ proptest! {
     }
 
     #[test]
-    fn decoding_any_bytes_never_panics(mut stored in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn decoding_any_bytes_never_panics(
+        mut stored in proptest::collection::vec(any::<u8>(), 0..300),
+        stored_is_narrow in any::<bool>(),
+    ) {
         if let Some(first) = stored.first_mut() { *first = 1; }
+        if let Some(width) = stored.get_mut(2..4) { width.copy_from_slice(&[stored_is_narrow.into(), 0]); }
         if let Ok(event) = Event::decode(stored.into()) {
             let _ = (event.action(), event.kind());
         }
