@@ -10,7 +10,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::event::{Event, Field};
 use crate::journal::Micros;
 
-/// At most this many events are remembered (about 11 MiB): at full rate the window is then shorter
+/// At most this many events are remembered (11 to 14 MiB): at full rate the window is then shorter
 /// than configured. A registry's second copy follows the first within seconds.
 pub const REMEMBERED_MAX: usize = 400_000;
 

@@ -109,6 +109,7 @@ impl Shared {
             Verdict::Rejected(rejection) => state.queue.rejected(ticket, rejection),
             Verdict::Fault(fault) => {
                 state.fault.get_or_insert(fault);
+                self.is_stopped.store(true, Release);
             }
         }
         state.unheard += 1;
