@@ -14,6 +14,10 @@ use crate::journal::Micros;
 /// than configured. A registry's second copy follows the first within seconds.
 pub const REMEMBERED_MAX: usize = 400_000;
 
+/// So many more may be there until somebody has time to forget them: a large request's, or two's. One
+/// request can hold far more events, and the tables would keep the size that these needed.
+const FORGOTTEN_LATER: usize = 4096;
+
 /// Times are noted to this part of the window, so that there are few of them.
 const TIMES_PER_WINDOW: Micros = 1024;
 
@@ -58,7 +62,7 @@ impl Duplicates {
     }
 
     /// Remembers a key that is not there yet; answers whether it was new. Until [`Duplicates::trim`]
-    /// more may be remembered than is to be.
+    /// a few more may be remembered than are to be.
     pub fn insert(&mut self, key: Key, now: Micros) -> bool {
         if self.window == 0 {
             return true;
@@ -72,6 +76,9 @@ impl Duplicates {
         };
         self.keys.push_back(key);
         self.note_time(now);
+        if self.keys.len() > REMEMBERED_MAX + FORGOTTEN_LATER {
+            self.forget_oldest();
+        }
         true
     }
 
@@ -139,15 +146,14 @@ mod tests {
     #[test]
     fn remembers_the_last_ones_only() {
         let mut seen = Duplicates::new(Micros::MAX / 2);
-        let count = REMEMBERED_MAX as Key + 1000;
+        let count = (REMEMBERED_MAX + FORGOTTEN_LATER) as Key + 1000;
         // As in `key`, all bits of a key are spread.
         let key = |number: Key| number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
-        for number in 0..count {
-            assert!(seen.insert(key(number), number as Micros));
-            seen.trim();
-        }
-        assert!((0..1000).all(|number| !seen.contains(key(number))));
-        assert!((1000..count).all(|number| !seen.insert(key(number), 0)));
+        assert!((0..count).all(|number| seen.insert(key(number), number as Micros)));
+        assert!(seen.keys.len() <= REMEMBERED_MAX + FORGOTTEN_LATER, "even before anybody trims");
+        seen.trim();
+        assert!((0..count - REMEMBERED_MAX as Key).all(|number| !seen.contains(key(number))));
+        assert!((count - REMEMBERED_MAX as Key..count).all(|number| !seen.insert(key(number), 0)));
         assert_eq!((seen.keys.len(), seen.places.len()), (REMEMBERED_MAX, REMEMBERED_MAX));
     }
 

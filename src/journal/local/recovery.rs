@@ -215,7 +215,6 @@ impl Memory {
         }
         if let Some(key) = Event::decode(record.payload.clone()).ok().as_ref().and_then(duplicates::key) {
             self.duplicates.insert(key, record.arrived);
-            self.duplicates.trim();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -89,10 +89,11 @@ impl Shared {
     /// which may call a third: the last one to rest comes first, so that few connections are used when
     /// few are needed.
     fn take(&self) -> Option<Job> {
-        if self.is_stopped.load(Relaxed) {
+        let mut state = self.state();
+        // Behind the lock, under which a lane that fails says so: nothing is begun after that.
+        if self.is_stopped.load(Acquire) {
             return None;
         }
-        let mut state = self.state();
         let job = state.queue.next();
         if state.queue.is_ready() {
             self.work.notify_last();
@@ -163,7 +164,7 @@ impl Crew {
 impl Drop for Crew {
     fn drop(&mut self) {
         // A task that runs at this moment ends when it next rests, and is to begin nothing before.
-        self.shared.is_stopped.store(true, Relaxed);
+        self.shared.is_stopped.store(true, Release);
     }
 }
 

@@ -148,9 +148,8 @@ impl Queue {
             candidates.extend(line.waiting.get(place).map(|next| (*next, key)));
         }
         let head = Arc::clone(&self.get(first)?.content.as_ref()?.head);
-        let is_joined = numbers.len() > 1 && numbers.first() == Some(&first);
         let content = || Content { head, id: None, body: envelope(&events) };
-        is_joined.then(|| Job { content: content(), ticket: Ticket(numbers) })
+        (numbers.len() > 1).then(|| Job { content: content(), ticket: Ticket(numbers) })
     }
 
     pub fn taken(&mut self, ticket: &Ticket) {

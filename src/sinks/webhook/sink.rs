@@ -55,15 +55,14 @@ impl WebhookSink {
             let id = HeaderValue::from_str(&percent_encoded(&message.id)).ok();
             messages.push((message.key.as_ref(), Content { head, id, body: message.body.clone() }));
         }
-        let orders = Orders {
-            target,
-            reject: self.options.reject.clone(),
-            timeout: self.context.timeout,
-            batch: self.options.batch,
-            window: self.window(),
-        };
-        let lanes = self.options.concurrency;
-        self.crew.get_or_insert_with(|| Crew::new(orders, lanes)).push(messages);
+        let window = self.window();
+        let (options, timeout) = (&self.options, self.context.timeout);
+        let crew = self.crew.get_or_insert_with(|| {
+            let orders =
+                Orders { target, reject: options.reject.clone(), timeout, batch: options.batch, window };
+            Crew::new(orders, options.concurrency)
+        });
+        crew.push(messages);
         Ok(())
     }
 }
